@@ -1,0 +1,39 @@
+//! What the control plane decides, without doing any of it: where rooms go, who
+//! gets in, which node is gone, when a room ends. No I/O, no clock, no lock.
+//!
+//! Two kinds of state come in and never mix. [`Intended`] is what the registry
+//! says shall be: rooms and their plans. [`Observed`] is what was seen: nodes,
+//! their load, and the rooms they report. Three functions compare them:
+//!
+//! - [`decide`] takes the facts about one participant who wants to join and says
+//!   what to do next, until the answer is an [`Admission`];
+//! - [`plan`] is run by the elected replica over everything and returns the
+//!   [`Action`]s that bring rooms off dead nodes and end empty ones;
+//! - [`AgentLedger::orders`] is run by every replica for every node and returns
+//!   the [`Order`]s that bring what a node carries in line with the registry.
+//!
+//! Any action and any order may be carried out twice, and by several replicas at
+//! once: the registry's compare-and-swap and the epoch of a plan decide.
+//!
+//! [`Census`] says which nodes are gone and freezes when too many go at once,
+//! [`placement`] chooses a node and a shard, [`page`] makes page tokens and
+//! [`replay`] remembers answers by request id.
+
+pub mod admission;
+pub mod agent;
+pub mod census;
+pub mod lifetime;
+pub mod node;
+pub mod page;
+pub mod placement;
+pub mod plan;
+pub mod replay;
+pub mod room;
+
+pub use admission::{Admission, Decision, JoinFacts, decide};
+pub use agent::{AgentLedger, Order, ReleaseReason};
+pub use census::{Census, CensusConfig};
+pub use node::{AgentState, Lifecycle, NodeLoad, NodeView, Standing};
+pub use placement::{Choice, NoPlace, Wish, choose};
+pub use plan::{Action, Intended, Observed, PlanContext, plan};
+pub use room::{IntendedRoom, Plan, PlannedShard, RoomReport, RoomSpec, first_epoch};

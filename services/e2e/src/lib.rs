@@ -1,0 +1,1 @@
+//! headwater-e2e.
