@@ -1,1 +1,5 @@
-//! headwater-e2e.
+//! Whole systems for the tests of this crate: [`dev`] is everything in one
+//! process, [`cluster`] the roles apart on a real etcd.
+
+pub mod cluster;
+pub mod dev;

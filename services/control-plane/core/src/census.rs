@@ -51,7 +51,11 @@ impl Census {
     /// An empty census.
     #[must_use]
     pub fn new(config: CensusConfig) -> Self {
-        Self { config, present: BTreeSet::new(), missing: BTreeMap::new() }
+        Self {
+            config,
+            present: BTreeSet::new(),
+            missing: BTreeMap::new(),
+        }
     }
 
     /// Takes in who is there now (`present`: registered or answering) and whom
@@ -64,12 +68,19 @@ impl Census {
         named: &BTreeSet<NodeId>,
     ) {
         for node in self.present.difference(&present) {
-            self.missing.insert(node.clone(), Missing { since: now, seen_before: true });
+            self.missing.insert(
+                node.clone(),
+                Missing {
+                    since: now,
+                    seen_before: true,
+                },
+            );
         }
         for node in named.difference(&present) {
-            self.missing
-                .entry(node.clone())
-                .or_insert(Missing { since: now, seen_before: false });
+            self.missing.entry(node.clone()).or_insert(Missing {
+                since: now,
+                seen_before: false,
+            });
         }
         let window = self.config.breaker_window;
         self.missing.retain(|node, missing| {
@@ -109,9 +120,15 @@ impl Census {
             .count();
         let known = self.present.len() + self.missing.len();
         // Counts of nodes are far below 2^52, so the conversion is exact.
-        #[expect(clippy::cast_precision_loss, reason = "a cluster has far fewer than 2^52 nodes")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a cluster has far fewer than 2^52 nodes"
+        )]
         let allowed = (known as f64 * self.config.breaker_share).max(1.0);
-        #[expect(clippy::cast_precision_loss, reason = "a cluster has far fewer than 2^52 nodes")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a cluster has far fewer than 2^52 nodes"
+        )]
         let recent = recent as f64;
         recent > allowed
     }
@@ -138,7 +155,9 @@ mod tests {
     use super::*;
 
     fn nodes(range: std::ops::Range<u32>) -> BTreeSet<NodeId> {
-        range.map(|i| NodeId::new(format!("n{i:03}")).unwrap()).collect()
+        range
+            .map(|i| NodeId::new(format!("n{i:03}")).unwrap())
+            .collect()
     }
 
     #[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]

@@ -29,11 +29,13 @@ pub mod placement;
 pub mod plan;
 pub mod replay;
 pub mod room;
+pub mod state;
 
-pub use admission::{Admission, Decision, JoinFacts, decide};
+pub use admission::{Admission, Decision, JoinFacts, Knowledge, decide};
 pub use agent::{AgentLedger, Order, ReleaseReason};
 pub use census::{Census, CensusConfig};
 pub use node::{AgentState, Lifecycle, NodeLoad, NodeView, Standing};
 pub use placement::{Choice, NoPlace, Wish, choose};
-pub use plan::{Action, Intended, Observed, PlanContext, plan};
-pub use room::{IntendedRoom, Plan, PlannedShard, RoomReport, RoomSpec, first_epoch};
+pub use plan::{Action, PlanContext, Planned, plan};
+pub use room::{IntendedRoom, Plan, PlannedShard, RoomReport, RoomSpec, first_epoch, next_epoch};
+pub use state::{Intended, NodeFacts, Observed, State};

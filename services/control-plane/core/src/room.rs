@@ -23,6 +23,8 @@ pub struct PlannedShard {
 /// Which shards carry a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
+    /// The incarnation of the room it is for; for any other it is void.
+    pub room_uid: RoomUid,
     /// Fencing number.
     pub epoch: Epoch,
     /// The shards, the home first. Empty means that no node is assigned.
@@ -39,7 +41,10 @@ impl Plan {
     /// The shard of a node that carries the room.
     #[must_use]
     pub fn shard_of(&self, node: &NodeId) -> Option<ShardIndex> {
-        self.shards.iter().find(|planned| planned.node == *node).map(|planned| planned.shard)
+        self.shards
+            .iter()
+            .find(|planned| planned.node == *node)
+            .map(|planned| planned.shard)
     }
 }
 
@@ -65,6 +70,8 @@ pub struct RoomSpec {
 pub struct IntendedRoom {
     /// What the platform wants.
     pub spec: RoomSpec,
+    /// Registry revision at which this incarnation came into being.
+    pub create_revision: u64,
     /// Registry revision of the spec; rises with every change of it.
     pub spec_revision: u64,
     /// Which shards carry it.
@@ -74,6 +81,13 @@ pub struct IntendedRoom {
 }
 
 impl IntendedRoom {
+    /// Takes in a plan with its revision, unless it is for another incarnation.
+    pub fn set_plan(&mut self, plan: Option<(Plan, u64)>) {
+        let plan = plan.filter(|(plan, _)| plan.room_uid == self.spec.uid);
+        (self.plan, self.plan_revision) =
+            plan.map_or((None, 0), |(plan, revision)| (Some(plan), revision));
+    }
+
     /// Epoch of its plan; 0 if it has none.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
@@ -123,7 +137,12 @@ pub fn first_epoch(registry_revision: u64, highest_reported: Option<Epoch>) -> E
 /// Epoch of the plan that replaces one at `current`.
 #[must_use]
 pub fn next_epoch(current: Epoch, highest_reported: Option<Epoch>) -> Epoch {
-    Epoch(current.max(highest_reported.unwrap_or_default()).0.saturating_add(1))
+    Epoch(
+        current
+            .max(highest_reported.unwrap_or_default())
+            .0
+            .saturating_add(1),
+    )
 }
 
 #[cfg(test)]

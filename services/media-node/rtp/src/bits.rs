@@ -21,7 +21,10 @@ impl<'a> BitReader<'a> {
         let mut value = 0_u64;
         let mut left = count;
         while left > 0 {
-            let byte = *self.bytes.get(self.at / 8).ok_or(DescriptorError::Truncated)?;
+            let byte = *self
+                .bytes
+                .get(self.at / 8)
+                .ok_or(DescriptorError::Truncated)?;
             let available = 8 - (self.at % 8) as u32;
             let take = left.min(available);
             let chunk = (u32::from(byte) >> (available - take)) & ((1 << take) - 1);

@@ -36,7 +36,11 @@ impl Form {
             return Self::None;
         }
         let fits = |(id, value): &Extension<'_>| *id <= 14 && (1..=16).contains(&value.len());
-        if extensions.iter().all(fits) { Self::OneByte } else { Self::TwoByte }
+        if extensions.iter().all(fits) {
+            Self::OneByte
+        } else {
+            Self::TwoByte
+        }
     }
 
     fn element_head_len(self) -> usize {
@@ -52,8 +56,10 @@ impl Form {
         if self == Self::None {
             return 0;
         }
-        let elements: usize =
-            extensions.iter().map(|(_, value)| self.element_head_len() + value.len()).sum();
+        let elements: usize = extensions
+            .iter()
+            .map(|(_, value)| self.element_head_len() + value.len())
+            .sum();
         4 + elements.next_multiple_of(4)
     }
 }
@@ -72,11 +78,7 @@ impl RtpHeader {
     /// # Errors
     /// [`WriteError`] if the buffer is too short, an id is 0, a value is longer than
     /// 255 bytes or the payload type is above 127. Nothing is written then.
-    pub fn write(
-        &self,
-        extensions: &[Extension<'_>],
-        out: &mut [u8],
-    ) -> Result<usize, WriteError> {
+    pub fn write(&self, extensions: &[Extension<'_>], out: &mut [u8]) -> Result<usize, WriteError> {
         let representable = |(id, value): &Extension<'_>| *id != 0 && value.len() <= 255;
         if self.payload_type > 127 || !extensions.iter().all(representable) {
             return Err(WriteError::Unrepresentable);
@@ -100,7 +102,11 @@ impl RtpHeader {
 }
 
 fn write_block(form: Form, words: u16, extensions: &[Extension<'_>], out: &mut [u8]) {
-    let profile: u16 = if form == Form::TwoByte { 0x1000 } else { 0xbede };
+    let profile: u16 = if form == Form::TwoByte {
+        0x1000
+    } else {
+        0xbede
+    };
     out[0..2].copy_from_slice(&profile.to_be_bytes());
     out[2..4].copy_from_slice(&words.to_be_bytes());
     let mut at = 4;
@@ -141,4 +147,113 @@ pub fn append_padding(buffer: &mut [u8], len: usize, count: u8) -> Result<usize,
     }
     buffer[0] |= 0x20;
     Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::RtpView;
+
+    fn header() -> RtpHeader {
+        RtpHeader {
+            payload_type: 96,
+            marker: true,
+            sequence: 1,
+            timestamp: 2,
+            ssrc: 3,
+        }
+    }
+
+    #[test]
+    fn short_extensions_take_the_one_byte_form() {
+        let mut out = [0xff; 24];
+        let len = header()
+            .write(&[(3, &[0xaa, 0xbb]), (5, &[0xcc])], &mut out)
+            .unwrap();
+        assert_eq!(
+            out[..len],
+            [
+                0x90, 0xe0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0xbe, 0xde, 0, 2, 0x31, 0xaa, 0xbb, 0x50,
+                0xcc, 0, 0, 0
+            ]
+        );
+    }
+
+    #[test]
+    fn a_high_id_an_empty_value_or_a_long_one_takes_the_two_byte_form() {
+        for extension in [(15, &[1][..]), (1, &[][..]), (1, &[0; 17][..])] {
+            let mut out = [0; 64];
+            let len = header().write(&[extension], &mut out).unwrap();
+            assert_eq!(out[12..14], [0x10, 0x00]);
+            let view = RtpView::parse(&out[..len]).unwrap();
+            assert_eq!(view.extensions().collect::<Vec<_>>(), [extension]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused_and_leaves_the_buffer() {
+        let mut out = [0xee; 15];
+        assert_eq!(
+            header().write(&[(1, &[1])], &mut out),
+            Err(WriteError::NoRoom)
+        );
+        assert_eq!(
+            header().write(&[(0, &[1])], &mut out),
+            Err(WriteError::Unrepresentable)
+        );
+        assert_eq!(
+            header().write(&[(1, &[0; 256])], &mut out),
+            Err(WriteError::Unrepresentable)
+        );
+        let odd = RtpHeader {
+            payload_type: 128,
+            ..header()
+        };
+        assert_eq!(odd.write(&[], &mut out), Err(WriteError::Unrepresentable));
+        assert_eq!(out, [0xee; 15]);
+    }
+
+    #[test]
+    fn padding_is_counted_in_its_last_byte() {
+        let mut buffer = [0xee; 20];
+        let len = header().write(&[], &mut buffer).unwrap();
+        assert_eq!(append_padding(&mut buffer, len + 2, 0), Ok(14));
+        assert_eq!(append_padding(&mut buffer, len + 2, 3), Ok(17));
+        let view = RtpView::parse(&buffer[..17]).unwrap();
+        assert_eq!((view.payload().len(), view.padding_len()), (2, 3));
+        assert_eq!(append_padding(&mut buffer, 17, 4), Err(WriteError::NoRoom));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            payload_type in 0_u8..128, marker: bool, sequence: u16, timestamp: u32, ssrc: u32,
+            extensions in proptest::collection::vec((1_u8..=255, proptest::collection::vec(any::<u8>(), 0..40)), 0..8),
+            payload in proptest::collection::vec(any::<u8>(), 0..40),
+            padding: u8,
+        ) {
+            let header = RtpHeader { payload_type, marker, sequence, timestamp, ssrc };
+            let list: Vec<Extension<'_>> =
+                extensions.iter().map(|(id, value)| (*id, value.as_slice())).collect();
+            let mut out = [0; 1_000];
+            let len = header.write(&list, &mut out).unwrap();
+            prop_assert_eq!(len, RtpHeader::encoded_len(&list));
+            out[len..len + payload.len()].copy_from_slice(&payload);
+            let total = append_padding(&mut out, len + payload.len(), padding).unwrap();
+            let view = RtpView::parse(&out[..total]).unwrap();
+            let read = RtpHeader {
+                payload_type: view.payload_type(),
+                marker: view.marker(),
+                sequence: view.sequence(),
+                timestamp: view.timestamp(),
+                ssrc: view.ssrc(),
+            };
+            prop_assert_eq!(read, header);
+            prop_assert_eq!(view.extensions().collect::<Vec<_>>(), list);
+            prop_assert_eq!(view.payload(), payload);
+            prop_assert_eq!(view.padding_len(), usize::from(padding));
+        }
+    }
 }

@@ -10,7 +10,10 @@
 //! - [`sequence`] unwraps counters, [`ntp`] turns wall clock into NTP time.
 //!
 //! Everything that parses takes bytes of a stranger: it returns an error or an empty
-//! answer and never panics, whatever the bytes are.
+//! answer and never panics, whatever the bytes are. The crate links neither `std` nor
+//! `alloc`, so that nothing in it can allocate.
+
+#![cfg_attr(not(test), no_std)]
 
 pub mod av1;
 mod bits;

@@ -1,7 +1,7 @@
 //! Packet path: no allocation. A view of one RTP packet (RFC 3550 section 5.1) with
 //! its header extensions (RFC 8285). It borrows the bytes and copies none.
 
-use std::ops::Range;
+use core::ops::Range;
 
 use crate::{RTP_HEADER_LEN, RtpError};
 
@@ -44,7 +44,12 @@ impl<'a> RtpView<'a> {
             return Err(RtpError::Truncated);
         }
         let payload_end = bytes.len() - padding_len(bytes, payload_start)?;
-        Ok(Self { bytes, extensions, payload_start, payload_end })
+        Ok(Self {
+            bytes,
+            extensions,
+            payload_start,
+            payload_end,
+        })
     }
 
     /// Marker bit: last packet of a video frame, first of a talkspurt.
@@ -124,7 +129,9 @@ impl<'a> RtpView<'a> {
     /// The value of the first extension with this id.
     #[must_use]
     pub fn extension(&self, id: u8) -> Option<&'a [u8]> {
-        self.extensions.into_iter().find_map(|(found, value)| (found == id).then_some(value))
+        self.extensions
+            .into_iter()
+            .find_map(|(found, value)| (found == id).then_some(value))
     }
 
     /// Where the value of the first extension with this id lies in the packet, for
@@ -177,7 +184,12 @@ pub struct Extensions<'a> {
 }
 
 impl<'a> Extensions<'a> {
-    const EMPTY: Self = Self { form: Form::Unknown, bytes: &[], at: 0, end: 0 };
+    const EMPTY: Self = Self {
+        form: Form::Unknown,
+        bytes: &[],
+        at: 0,
+        end: 0,
+    };
 
     /// The extension block at `start` and where it ends.
     fn parse(bytes: &'a [u8], start: usize) -> Result<(Self, usize), RtpError> {
@@ -194,7 +206,15 @@ impl<'a> Extensions<'a> {
             profile if profile & 0xfff0 == TWO_BYTE_PROFILE => Form::TwoByte,
             _ => Form::Unknown,
         };
-        Ok((Self { form, bytes, at, end }, end))
+        Ok((
+            Self {
+                form,
+                bytes,
+                at,
+                end,
+            },
+            end,
+        ))
     }
 
     fn next_range(&mut self) -> Option<(u8, Range<usize>)> {
@@ -232,6 +252,106 @@ impl<'a> Iterator for Extensions<'a> {
     type Item = (u8, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_range().map(|(id, range)| (id, &self.bytes[range]))
+        self.next_range()
+            .map(|(id, range)| (id, &self.bytes[range]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// X, two CSRCs; one-byte extensions 3 (two bytes) and 5 (one byte); payload.
+    const PACKET: [u8; 34] = [
+        0x92, 0xe0, 0x12, 0x34, 0, 0, 0, 9, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 2, 0xbe, 0xde, 0, 2,
+        0x31, 0xaa, 0xbb, 0x00, 0x50, 0xcc, 0x00, 0x00, 0x80, 0x81,
+    ];
+
+    #[test]
+    fn all_fields_are_where_rfc_3550_has_them() {
+        let view = RtpView::parse(&PACKET).unwrap();
+        assert!(view.marker());
+        assert_eq!(view.payload_type(), 96);
+        assert_eq!(view.sequence(), 0x1234);
+        assert_eq!(view.timestamp(), 9);
+        assert_eq!(view.ssrc(), 7);
+        assert_eq!(view.csrcs().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(view.payload(), [0x80, 0x81]);
+        assert_eq!(view.payload_range(), 32..34);
+        assert_eq!(view.padding_len(), 0);
+    }
+
+    #[test]
+    fn one_byte_extensions_are_found_between_padding() {
+        let view = RtpView::parse(&PACKET).unwrap();
+        let all: Vec<_> = view.extensions().collect();
+        assert_eq!(all, [(3, &[0xaa, 0xbb][..]), (5, &[0xcc][..])]);
+        assert_eq!(view.extension(5), Some(&[0xcc][..]));
+        assert_eq!(view.extension_range(5), Some(29..30));
+        assert_eq!(view.extension(4), None);
+    }
+
+    #[test]
+    fn two_byte_extensions_may_be_empty_and_have_any_id() {
+        let packet = [
+            0x90, 0x60, 0, 1, 0, 0, 0, 9, 0, 0, 0, 7, 0x10, 0x05, 0, 2, 200, 2, 1, 2, 15, 0, 0, 0,
+        ];
+        let view = RtpView::parse(&packet).unwrap();
+        assert_eq!(
+            view.extensions().collect::<Vec<_>>(),
+            [(200, &[1, 2][..]), (15, &[][..])]
+        );
+    }
+
+    #[test]
+    fn an_overrunning_element_and_id_fifteen_end_the_list() {
+        let mut packet = PACKET;
+        packet[28] = 0x5f;
+        assert_eq!(RtpView::parse(&packet).unwrap().extensions().count(), 1);
+        packet[28] = 0xf0;
+        assert_eq!(RtpView::parse(&packet).unwrap().extensions().count(), 1);
+    }
+
+    #[test]
+    fn an_unknown_profile_has_no_extensions_but_its_length_counts() {
+        let mut packet = PACKET;
+        packet[20] = 0x77;
+        let view = RtpView::parse(&packet).unwrap();
+        assert_eq!(view.extensions().count(), 0);
+        assert_eq!(view.payload(), [0x80, 0x81]);
+    }
+
+    #[test]
+    fn padding_is_cut_from_the_payload() {
+        let mut packet = PACKET;
+        packet[0] |= 0x20;
+        packet[33] = 1;
+        let view = RtpView::parse(&packet).unwrap();
+        assert_eq!((view.payload(), view.padding_len()), (&[0x80][..], 1));
+        packet[33] = 2;
+        let view = RtpView::parse(&packet).unwrap();
+        assert!(view.is_padding_only());
+        for wrong in [0, 3, 255] {
+            packet[33] = wrong;
+            assert_eq!(RtpView::parse(&packet).unwrap_err(), RtpError::Padding);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_short_is_truncated() {
+        for len in 0..32 {
+            assert_eq!(
+                RtpView::parse(&PACKET[..len]).unwrap_err(),
+                RtpError::Truncated
+            );
+        }
+        assert!(RtpView::parse(&PACKET[..32]).unwrap().payload().is_empty());
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        let mut packet = PACKET;
+        packet[0] = 0x52;
+        assert_eq!(RtpView::parse(&packet).unwrap_err(), RtpError::Version);
     }
 }

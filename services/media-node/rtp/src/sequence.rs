@@ -57,12 +57,8 @@ impl SequenceUnwrapper {
             return 0x1_0000 + u64::from(sequence);
         };
         let step = i64::from(sequence_distance(sequence, highest as u16));
-        match highest.checked_add_signed(step) {
-            Some(unwrapped) => unwrapped,
-            // Further back than the beginning: only after 32,768 numbers of a first
-            // cycle that starts at 65,536, so it cannot repeat a number given before.
-            None => u64::from(sequence),
-        }
+        // Never below 32,768: the first number is above 65,535 and no step is longer.
+        highest.saturating_add_signed(step)
     }
 
     /// The highest number seen.

@@ -1,0 +1,262 @@
+//! Carries out the steps of a join that the core decides, until there is an
+//! answer. A join to a room on a living node touches nothing but memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_control_core::admission::{FailedNode, SeatCount, WaitReason};
+use headwater_control_core::{
+    Admission, Decision, IntendedRoom, JoinFacts, Knowledge, PlannedShard, decide,
+};
+use headwater_model::{Epoch, Identity, NodeId, RoomId};
+use headwater_proto::v1;
+use headwater_telemetry::Metrics;
+use headwater_telemetry::metrics::{PlacementResult, PlanReason};
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::nodes::Nodes;
+use crate::participants::Participants;
+use crate::registry::{PATIENCE, RegistryError, RoomReading};
+use crate::rooms::{NewRoom, Rooms};
+
+/// Most steps of one join. A join takes three, one that moves a room six; more
+/// means that others change the room all the time.
+const STEPS_MAX: usize = 16;
+/// How long an admitted join waits for its node to be told of the room. The
+/// join carries all that the node needs, so being late is no failure.
+const TELL_PATIENCE: Duration = Duration::from_millis(250);
+
+/// One participant who wants a place.
+#[derive(Debug, Clone)]
+pub(crate) struct PlaceRequest {
+    pub(crate) room: RoomId,
+    pub(crate) identity: Identity,
+    pub(crate) may_create: bool,
+    pub(crate) resuming: bool,
+    pub(crate) failed: Option<FailedNode>,
+}
+
+/// Where a participant goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) room: v1::Room,
+    pub(crate) shard: PlannedShard,
+    pub(crate) node_url: String,
+    pub(crate) epoch: Epoch,
+}
+
+/// What became of a request for a place.
+#[derive(Debug, Clone)]
+pub(crate) enum Placed {
+    Admitted(Box<Place>),
+    Wait(WaitReason),
+    RoomFull,
+    RoomNotFound,
+}
+
+/// Places participants.
+#[derive(Debug, Clone)]
+pub(crate) struct Placer {
+    pub(crate) rooms: Rooms,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) participants: Participants,
+    pub(crate) metrics: Metrics,
+}
+
+/// A join on its way: the facts, and where the room among them came from.
+struct Join {
+    request: PlaceRequest,
+    facts: JoinFacts,
+    room: Option<IntendedRoom>,
+    reading: Option<RoomReading>,
+    deadline: Instant,
+    waits: Option<WaitReason>,
+}
+
+impl Placer {
+    /// Finds a participant's place.
+    #[tracing::instrument(name = "place participant", skip_all, fields(
+        room = %request.room, resuming = request.resuming, failed = request.failed.is_some(),
+        admission, node, epoch,
+    ))]
+    pub(crate) async fn place(&self, request: PlaceRequest) -> Result<Placed, RegistryError> {
+        let metrics = self.metrics.control_plane();
+        let timer = metrics.placement_duration.start_timer();
+        let outcome = self.steps(request).await;
+        timer.observe_duration();
+        let result = match &outcome {
+            Ok(Placed::Admitted(_)) => PlacementResult::Admitted,
+            Ok(Placed::Wait(_)) => PlacementResult::Wait,
+            Ok(Placed::RoomFull) => PlacementResult::RoomFull,
+            Ok(Placed::RoomNotFound) => PlacementResult::RoomNotFound,
+            Err(_) => PlacementResult::Failed,
+        };
+        metrics.placements.get(result).inc();
+        let span = tracing::Span::current();
+        span.record("admission", tracing::field::debug(result));
+        if let Ok(Placed::Admitted(place)) = &outcome {
+            span.record("node", tracing::field::display(&place.shard.node));
+            span.record("epoch", place.epoch.0);
+        }
+        outcome
+    }
+
+    async fn steps(&self, request: PlaceRequest) -> Result<Placed, RegistryError> {
+        let mut join = self.begin(request);
+        for _ in 0..STEPS_MAX {
+            let step = decide(&join.facts);
+            tracing::debug!(?step, "join");
+            match step {
+                Decision::Answer(Admission::Admitted) => {
+                    if let Some(place) = self.admit(&join).await {
+                        return Ok(Placed::Admitted(Box::new(place)));
+                    }
+                    return Ok(Placed::Wait(WaitReason::NoNode));
+                }
+                Decision::Answer(Admission::Wait(reason)) => return Ok(Placed::Wait(reason)),
+                Decision::Answer(Admission::RoomFull) => return Ok(Placed::RoomFull),
+                Decision::Answer(Admission::RoomNotFound) => return Ok(Placed::RoomNotFound),
+                Decision::ReadRoom => self.read_room(&mut join).await?,
+                Decision::CreateRoom => self.create_room(&mut join).await?,
+                Decision::WritePlan { replaces, without } => {
+                    self.write_plan(&mut join, replaces, without).await?;
+                }
+                Decision::ProbeNode(node) => {
+                    let answers = match self.cluster.node_url(&node) {
+                        Some(url) => self.nodes.answers(&node, &url).await,
+                        None => false,
+                    };
+                    tracing::info!(node = %node, answers, "a node was blamed");
+                    join.facts.failed_answers = Some(answers);
+                }
+                Decision::CountSeats(node) => {
+                    join.facts.seats_asked = true;
+                    join.facts.seats = self.count_seats(&node, &join.request).await;
+                }
+            }
+            if let Some(reason) = join.waits {
+                return Ok(Placed::Wait(reason));
+            }
+        }
+        Ok(Placed::Wait(WaitReason::Contended))
+    }
+
+    fn begin(&self, request: PlaceRequest) -> Join {
+        let room = self.cluster.room(&request.room);
+        let facts = JoinFacts {
+            knowledge: Knowledge::Watched,
+            room: room.as_ref().map(|room| self.cluster.room_facts(&request.room, room)),
+            may_create: request.may_create,
+            resuming: request.resuming,
+            failed: request.failed.clone(),
+            failed_answers: None,
+            seats: None,
+            seats_asked: false,
+            frozen: self.cluster.is_frozen(std::time::Instant::now()),
+        };
+        let deadline = Instant::now() + PATIENCE;
+        Join { request, facts, room, reading: None, deadline, waits: None }
+    }
+
+    async fn read_room(&self, join: &mut Join) -> Result<(), RegistryError> {
+        match self.rooms.registry.read_room(&join.request.room, join.deadline).await {
+            Ok(reading) => {
+                let room = reading.room.as_ref().map(|found| found.intended.clone());
+                self.learn(join, room);
+                join.reading = Some(reading);
+                join.facts.knowledge = Knowledge::Read;
+                Ok(())
+            }
+            Err(RegistryError::Away) => {
+                join.facts.knowledge = Knowledge::Unreachable;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create_room(&self, join: &mut Join) -> Result<(), RegistryError> {
+        let Some(reading) = &join.reading else { return self.read_room(join).await };
+        let new = NewRoom::by_join(join.request.room.clone());
+        match self.rooms.write_new(&new, reading.revision, join.deadline).await {
+            Ok(Some(room)) => self.written(join, room),
+            Ok(None) => self.read_room(join).await?,
+            Err(RegistryError::Away) => join.waits = Some(WaitReason::RegistryUnreachable),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn write_plan(
+        &self,
+        join: &mut Join,
+        replaces: Epoch,
+        without: Option<NodeId>,
+    ) -> Result<(), RegistryError> {
+        let Some(reading) = join.reading.take().filter(|reading| reading.epoch() == replaces)
+        else {
+            return self.read_room(join).await;
+        };
+        let id = &join.request.room;
+        let seed = rand::random();
+        let Ok(reservation) =
+            self.cluster.reserve(id, &self.rooms.region, without.as_ref(), seed)
+        else {
+            join.waits = Some(WaitReason::NoNode);
+            return Ok(());
+        };
+        let reason =
+            if without.is_some() { PlanReason::NodeGone } else { PlanReason::FirstUse };
+        let writing = self.rooms.write_plan(&reading, &reservation, reason, join.deadline);
+        let outcome = writing.await;
+        drop(reservation);
+        match outcome {
+            Ok(Some(room)) => self.written(join, room),
+            Ok(None) => self.read_room(join).await?,
+            Err(RegistryError::Away) => join.waits = Some(WaitReason::RegistryUnreachable),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Takes in a room that this join wrote. It must be read anew before it is
+    /// written once more.
+    fn written(&self, join: &mut Join, room: IntendedRoom) {
+        tracing::info!(room = %join.request.room, epoch = %room.epoch(), "room planned");
+        join.reading = None;
+        self.learn(join, Some(room));
+    }
+
+    fn learn(&self, join: &mut Join, room: Option<IntendedRoom>) {
+        let facts = room.as_ref().map(|room| self.cluster.room_facts(&join.request.room, room));
+        join.facts.room = facts;
+        join.room = room;
+    }
+
+    async fn count_seats(&self, node: &NodeId, request: &PlaceRequest) -> Option<SeatCount> {
+        let participants = self.participants.of_node(node, &request.room).await.ok()?;
+        let counted = participants.iter().filter(|participant| {
+            let hidden = participant.permission.as_ref().is_some_and(|it| it.hidden);
+            !participant.uncounted && !hidden
+        });
+        Some(SeatCount {
+            participants: u32::try_from(counted.count()).unwrap_or(u32::MAX),
+            is_inside: participants
+                .iter()
+                .any(|participant| participant.identity == request.identity.as_str()),
+        })
+    }
+
+    /// The answer of an admitted join, once the node was told of the room.
+    async fn admit(&self, join: &Join) -> Option<Place> {
+        let (id, room) = (&join.request.room, join.room.as_ref()?);
+        let shard = room.home()?.clone();
+        let node_url = self.cluster.node_url(&shard.node)?;
+        let epoch = room.epoch();
+        self.cluster.add_grant(id, &shard.node, std::time::Instant::now());
+        self.cluster.wait_until_told(&shard.node, id, epoch, TELL_PATIENCE).await;
+        Some(Place { room: self.cluster.room_message(id, room), shard, node_url, epoch })
+    }
+}

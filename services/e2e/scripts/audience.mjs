@@ -1,0 +1,84 @@
+// Pairs of rtc-node participants in many rooms. Each says a number over the
+// lossy channel every 50 ms and plays a tone; each notes what it hears of the
+// other. Speaks JSON lines on standard output, one report a second, until its
+// standard input closes. Arguments: number of rooms, prefix of their names.
+
+import { AudioFrame, AudioSource, AudioStream, LocalAudioTrack, Room, RoomEvent, TrackKind, TrackPublishOptions, TrackSource } from "@livekit/rtc-node";
+import { joinToken, url } from "./settings.mjs";
+
+const [rooms = "1", prefix = "audience"] = process.argv.slice(2);
+const samples = Int16Array.from({ length: 480 }, (_, index) => Math.sin((index / 480) * Math.PI * 8) * 8000);
+let running = true;
+
+/** One participant and what it noticed since the last report. */
+class Member {
+  constructor(room, identity) {
+    Object.assign(this, { room, identity, heard: 0, gapMs: 0, loud: 0, reconnects: 0, disconnected: "", last: performance.now() });
+  }
+
+  async join() {
+    this.client = new Room();
+    this.client
+      .on(RoomEvent.DataReceived, (_payload, _from, _kind, topic) => { if (topic === "beat") this.hear(); })
+      .on(RoomEvent.Reconnected, () => { this.reconnects += 1; })
+      .on(RoomEvent.Disconnected, (reason) => { this.disconnected = String(reason); })
+      .on(RoomEvent.TrackSubscribed, (track) => { if (track.kind === TrackKind.KIND_AUDIO) void this.listen(track); });
+    const begun = performance.now();
+    await this.client.connect(url, await joinToken(this.room, this.identity), { autoSubscribe: true, dynacast: false });
+    this.joinMs = performance.now() - begun;
+    const source = new AudioSource(48_000, 1);
+    const options = new TrackPublishOptions();
+    options.source = TrackSource.SOURCE_MICROPHONE;
+    await this.client.localParticipant.publishTrack(LocalAudioTrack.createAudioTrack("tone", source), options);
+    void this.play(source);
+    void this.beat();
+  }
+
+  hear() {
+    const now = performance.now();
+    this.gapMs = Math.max(this.gapMs, now - this.last);
+    this.last = now;
+    this.heard += 1;
+  }
+
+  async listen(track) {
+    for await (const frame of new AudioStream(track, 48_000, 1)) {
+      if (frame.data.some((sample) => Math.abs(sample) > 1000)) this.loud += 1;
+    }
+  }
+
+  async play(source) {
+    while (running) await source.captureFrame(new AudioFrame(samples, 48_000, 1, 480)).catch(() => undefined);
+  }
+
+  async beat() {
+    const payload = new TextEncoder().encode("beat");
+    while (running) {
+      await this.client.localParticipant?.publishData(payload, { reliable: false, topic: "beat" }).catch(() => undefined);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  report() {
+    const silence = performance.now() - this.last;
+    const report = {
+      room: this.room, identity: this.identity, joinMs: Math.round(this.joinMs ?? -1), heard: this.heard,
+      gapMs: Math.round(Math.max(this.gapMs, silence)), loud: this.loud, reconnects: this.reconnects, disconnected: this.disconnected,
+    };
+    this.heard = 0;
+    this.gapMs = 0;
+    this.loud = 0;
+    return report;
+  }
+}
+
+const members = [];
+for (let index = 0; index < Number(rooms); index += 1) {
+  for (const identity of ["ada", "bob"]) members.push(new Member(`${prefix}-${index}`, identity));
+}
+for (let index = 0; index < members.length; index += 4) {
+  await Promise.all(members.slice(index, index + 4).map((member) => member.join()));
+}
+setInterval(() => { console.log(JSON.stringify(members.map((member) => member.report()))); }, 1000);
+process.stdin.resume();
+process.stdin.on("end", () => { running = false; process.exit(0); });

@@ -1,0 +1,1 @@
+//! The roles apart, on a real three-member etcd.

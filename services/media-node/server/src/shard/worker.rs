@@ -1,0 +1,293 @@
+//! The thread of a shard: wait, receive, think, send.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use headwater_model::ShardIndex;
+use headwater_model::media::TransportKey;
+use headwater_room::{CloseReason, Event, Output, Rooms, RoomsConfig, SessionKey};
+use headwater_sfu::{Sfu, SfuConfig};
+use headwater_transport::DtlsIdentity;
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc;
+use tracing::{debug, error, info};
+
+use super::egress::{DATAGRAM_BYTES_MAX, EgressDrops, Outbox};
+use super::media::{IngressCounters, Media};
+use super::ports::Ports;
+use super::transports::Transports;
+use super::{COMMANDS_MAX, ShardCommand, ShardHandle, ShardSnapshot};
+
+/// Commands worked off in one wake-up.
+const COMMANDS_PER_WAKE: usize = 256;
+
+/// What a shard is made of.
+pub struct ShardConfig {
+    /// Which shard.
+    pub index: ShardIndex,
+    /// Bind the thread to this core.
+    pub core: Option<usize>,
+    /// The rooms' settings; candidates included.
+    pub rooms: RoomsConfig,
+    /// The node's certificate.
+    pub identity: Arc<DtlsIdentity>,
+    /// Seed of the rooms: ICE passwords come from it, so it must be secret.
+    pub seed: [u8; 32],
+    /// Wall clock at the start, since the Unix epoch.
+    pub wall_clock: Duration,
+}
+
+struct Worker {
+    ports: Ports,
+    media: Media,
+    sessions: FxHashMap<SessionKey, mpsc::Sender<Event>>,
+    commands: mpsc::Receiver<ShardCommand>,
+    drops: EgressDrops,
+    scratch: Box<[u8]>,
+    snapshot: Arc<Mutex<ShardSnapshot>>,
+    published_at: Instant,
+    cpu_at: Duration,
+    stopping: bool,
+}
+
+/// Starts the thread on sockets that are bound already.
+///
+/// # Errors
+/// If the system starts no thread.
+pub fn spawn(config: ShardConfig, ports: Ports) -> io::Result<(ShardHandle, std::thread::JoinHandle<()>)> {
+    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let snapshot = Arc::new(Mutex::new(ShardSnapshot::default()));
+    let handle = ShardHandle {
+        index: config.index,
+        udp: ports.udp_address(),
+        tcp: ports.tcp_address(),
+        commands: sender,
+        waker: ports.waker(),
+        snapshot: Arc::clone(&snapshot),
+    };
+    let thread = std::thread::Builder::new().name(format!("shard-{}", config.index)).spawn(
+        move || {
+            if let Some(core) = config.core
+                && let Err(error) = headwater_net::thread::pin_to_core(core)
+            {
+                debug!(%error, core, "the thread was not pinned");
+            }
+            Worker::new(config, ports, commands, snapshot).run();
+        },
+    )?;
+    Ok((handle, thread))
+}
+
+impl Worker {
+    fn new(
+        config: ShardConfig,
+        ports: Ports,
+        commands: mpsc::Receiver<ShardCommand>,
+        snapshot: Arc<Mutex<ShardSnapshot>>,
+    ) -> Self {
+        let now = Instant::now();
+        let sfu = SfuConfig { wall_clock: config.wall_clock, ..SfuConfig::default() };
+        // Sequence numbers and SSRCs are no secrets, passwords are: the sfu gets
+        // a part of the seed that the rooms' generator does not give away.
+        let sfu_seed = u64::from(rand::random::<u32>()) << 32 | u64::from(rand::random::<u32>());
+        Self {
+            ports,
+            media: Media {
+                transports: Transports::default(),
+                sfu: Sfu::new(sfu, sfu_seed, now),
+                rooms: Rooms::new(config.rooms, config.seed, now),
+                identity: config.identity,
+                counters: IngressCounters::default(),
+                confirmed: Vec::new(),
+            },
+            sessions: FxHashMap::default(),
+            commands,
+            drops: EgressDrops::default(),
+            scratch: vec![0; DATAGRAM_BYTES_MAX].into_boxed_slice(),
+            snapshot,
+            published_at: now,
+            cpu_at: headwater_net::thread::cpu_time(),
+            stopping: false,
+        }
+    }
+
+    fn run(mut self) {
+        let mut ready = Ports::ready_list();
+        while !self.stopping {
+            // Without anything due the counters are still brought up to date.
+            let deadline = self.published_at + Duration::from_secs(1);
+            let deadline = self.media.poll_timeout().map_or(deadline, |due| due.min(deadline));
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            let timeout = if self.commands.is_empty() { timeout } else { Duration::ZERO };
+            if let Err(error) = self.ports.wait(&mut ready, Some(timeout)) {
+                error!(%error, "the shard cannot wait on its sockets");
+                break;
+            }
+            let now = Instant::now();
+            let Self { ports, media, .. } = &mut self;
+            if let Err(error) =
+                ports.receive(now, &ready, |path, datagram| media.handle_datagram(now, path, datagram))
+            {
+                error!(%error, "the shard's UDP socket failed");
+                break;
+            }
+            self.take_commands(now);
+            self.media.handle_timeout(now);
+            self.ports.handle_timeout(now);
+            self.settle(now);
+            self.publish_counters(now);
+        }
+        info!("shard stopped");
+    }
+
+    fn take_commands(&mut self, now: Instant) {
+        for _ in 0..COMMANDS_PER_WAKE {
+            match self.commands.try_recv() {
+                Ok(command) => self.take_command(now, command),
+                Err(mpsc::error::TryRecvError::Empty) => return,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Answers that nobody waits for any more are dropped.
+    fn take_command(&mut self, now: Instant, command: ShardCommand) {
+        let rooms = &mut self.media.rooms;
+        match command {
+            ShardCommand::Assign(assignment) => {
+                if let Err(error) = rooms.assign_room(now, assignment) {
+                    info!(%error, "assignment refused");
+                }
+            }
+            ShardCommand::Release { room, epoch, reason } => {
+                rooms.release_room(now, &room, epoch, reason);
+            }
+            ShardCommand::Join { session, request, events } => {
+                self.sessions.insert(session, events);
+                rooms.join(now, session, *request);
+            }
+            ShardCommand::Command { session, command } => {
+                rooms.handle_command(now, session, *command);
+            }
+            ShardCommand::Lost { session } => {
+                self.sessions.remove(&session);
+                rooms.session_lost(now, session);
+            }
+            ShardCommand::Control { command, answer } => {
+                let _ = answer.send(rooms.handle_control(now, *command));
+            }
+            ShardCommand::SendData { message, answer } => {
+                let _ = answer.send(rooms.send_data(now, &message));
+            }
+            ShardCommand::List { room, answer } => {
+                let _ = answer.send(rooms.list_participants(&room));
+            }
+            ShardCommand::Report { answer } => {
+                let _ = answer.send(rooms.reports(now));
+            }
+            ShardCommand::Stop { reason } => self.stop(now, reason),
+        }
+    }
+
+    fn stop(&mut self, now: Instant, reason: CloseReason) {
+        for room in self.media.rooms.reports(now) {
+            self.media.rooms.release_room(now, &room.id, room.epoch, reason);
+        }
+        self.settle(now);
+        self.stopping = true;
+    }
+
+    /// Lets the cores feed each other until all have said what they have to say,
+    /// then sends it.
+    fn settle(&mut self, now: Instant) {
+        let Self { ports, media, .. } = self;
+        for path in media.confirmed.drain(..) {
+            ports.confirm(path);
+        }
+        let mut outbox = Outbox {
+            transports: &mut media.transports,
+            ports,
+            drops: &mut self.drops,
+            scratch: &mut self.scratch,
+        };
+        media.sfu.drain(now, &mut outbox);
+        media.pass_sfu_events(now);
+        loop {
+            self.pass_room_output(now);
+            let Some(key) = self.media.transports.next_touched() else { break };
+            self.drain_transport(now, key);
+        }
+        let Self { ports, media, .. } = self;
+        ports.flush(|path, frame| media.handle_datagram(now, path, frame));
+    }
+
+    fn drain_transport(&mut self, now: Instant, key: TransportKey) {
+        let Self { ports, media, .. } = self;
+        media.drain_transport(now, key, |path, datagram| ports.send_control(path, datagram));
+        media.transports.remove_if_closed(key);
+    }
+
+    fn pass_room_output(&mut self, now: Instant) {
+        while let Some(output) = self.media.rooms.poll_output() {
+            match output {
+                Output::Event { session, event } => self.tell(now, session, event),
+                Output::Abandon { session } => drop(self.sessions.remove(&session)),
+                Output::Media(order) => self.media.carry_out(now, order),
+            }
+        }
+    }
+
+    fn tell(&mut self, now: Instant, session: SessionKey, event: Event) {
+        let last = matches!(event, Event::Closed(_));
+        let Some(events) = self.sessions.get(&session) else { return };
+        if let Err(error) = events.try_send(event) {
+            debug!(%error, "a gateway does not read; its session is cut");
+            self.sessions.remove(&session);
+            if !last {
+                self.media.rooms.session_lost(now, session);
+            }
+            return;
+        }
+        if last {
+            self.sessions.remove(&session);
+        }
+    }
+
+    /// Once a second, what was counted becomes visible outside.
+    fn publish_counters(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.published_at);
+        if elapsed < Duration::from_secs(1) {
+            return;
+        }
+        let cpu = headwater_net::thread::cpu_time();
+        let worked = cpu.saturating_sub(self.cpu_at);
+        self.cpu_at = cpu;
+        self.published_at = now;
+        let seconds = elapsed.as_secs_f64();
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = snapshot.sent;
+        let sent = self.ports.sent();
+        let rate = |after: u64, before: u64| ((after - before) as f64 / seconds) as u64;
+        *snapshot = ShardSnapshot {
+            sfu: *self.media.sfu.stats(),
+            received: self.ports.received(),
+            sent,
+            ingress: self.media.counters,
+            egress: self.drops,
+            tcp_connections: self.ports.tcp_connections(),
+            transports: self.media.transports.len(),
+            connected_transports: self.media.transports.connected(),
+            rooms: self.media.rooms.reports(now).len(),
+            participants: self.media.rooms.participant_count(),
+            subscriptions: self.media.sfu.subscription_count(),
+            sessions: self.sessions.len(),
+            busy_ratio: (worked.as_secs_f64() / seconds).min(1.0) as f32,
+            packets_per_second: rate(sent.datagrams, before.datagrams),
+            bits_per_second: rate(sent.bytes, before.bytes) * 8,
+        };
+    }
+}

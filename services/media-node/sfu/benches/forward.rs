@@ -1,0 +1,2 @@
+//! What forwarding costs.
+fn main() {}

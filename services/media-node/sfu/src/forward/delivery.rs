@@ -1,0 +1,121 @@
+//! A subscription: one track on its way to one subscriber.
+
+use headwater_model::media::{
+    HeaderExtension, MediaKind, PayloadMapping, Subscription, SubscriptionKey, SubscriptionTarget,
+};
+
+use super::codecs::{OutCodec, match_codecs};
+use super::forwarder::Forwarder;
+use super::repeat::RepeatGuard;
+use crate::clock::Micros;
+use crate::random::Random;
+
+/// What a subscriber's last report block said.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Reported {
+    pub(crate) seen: bool,
+    pub(crate) highest: u32,
+    pub(crate) cumulative: i32,
+}
+
+/// State of one subscription.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) key: SubscriptionKey,
+    /// Index of the track.
+    pub(crate) track: u32,
+    /// Index of the subscriber's link.
+    pub(crate) link: u32,
+    pub(crate) negotiated: Subscription,
+    /// By index of the publication's codecs.
+    codecs: Vec<Option<OutCodec>>,
+    pub(crate) target: SubscriptionTarget,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) guard: RepeatGuard,
+    pub(crate) rtx_sequence: u16,
+    /// Packets and bytes of payload sent, as sender reports count them.
+    pub(crate) packets: u32,
+    pub(crate) octets: u32,
+    /// Packets when the last sender report went out.
+    pub(crate) reported_packets: u32,
+    pub(crate) heard: Reported,
+    /// The spatial layer that was told last.
+    pub(crate) told_spatial: Option<u8>,
+}
+
+impl Delivery {
+    pub(crate) fn new(
+        key: SubscriptionKey,
+        (track, link): (u32, u32),
+        kind: MediaKind,
+        negotiated: Subscription,
+        published: &[PayloadMapping],
+        random: &mut Random,
+    ) -> Self {
+        let forwarder = Forwarder::new(kind, random.first_sequence(), random.next_u32());
+        let mut delivery = Self {
+            key,
+            track,
+            link,
+            negotiated,
+            codecs: Vec::new(),
+            target: SubscriptionTarget::BEST,
+            forwarder,
+            guard: RepeatGuard::new(),
+            rtx_sequence: random.first_sequence(),
+            packets: 0,
+            octets: 0,
+            reported_packets: 0,
+            heard: Reported::default(),
+            told_spatial: None,
+        };
+        delivery.match_codecs(published);
+        delivery
+    }
+
+    /// Takes what was negotiated anew by the subscriber.
+    pub(crate) fn renegotiate(&mut self, negotiated: Subscription, published: &[PayloadMapping]) {
+        self.negotiated = negotiated;
+        self.match_codecs(published);
+    }
+
+    /// Finds the payload types for what is published now.
+    pub(crate) fn match_codecs(&mut self, published: &[PayloadMapping]) {
+        self.codecs = match_codecs(published, &self.negotiated.codecs);
+        let plain = self.codecs.iter().flatten().any(|codec| self.repeats_plainly(codec));
+        let ids = &self.negotiated.extensions;
+        let varies = ids.get(HeaderExtension::TransportCc).is_some()
+            || ids.get(HeaderExtension::AbsSendTime).is_some();
+        self.guard.keep_stamps(plain && varies);
+    }
+
+    pub(crate) fn codec(&self, index: u8) -> Option<OutCodec> {
+        self.codecs.get(usize::from(index)).copied().flatten()
+    }
+
+    /// SSRC and payload type of retransmissions, if they go separately.
+    pub(crate) fn rtx(&self, codec: &OutCodec) -> Option<(u32, u8)> {
+        Some((self.negotiated.rtx_ssrc?, codec.rtx_payload_type?))
+    }
+
+    /// Lost packets are repeated as they were.
+    pub(crate) fn repeats_plainly(&self, codec: &OutCodec) -> bool {
+        codec.nack && self.rtx(codec).is_none()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.target == SubscriptionTarget::Paused
+    }
+
+    /// A packet was sent under the subscription's SSRC.
+    pub(crate) fn count(&mut self, payload_len: usize) {
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(payload_len as u32);
+    }
+
+    /// Time stamp of the subscriber's RTP clock at a time, by when the last packet came.
+    pub(crate) fn timestamp_by_arrival(&self, now: Micros, clock_rate: u32) -> u32 {
+        let (timestamp, arrival) = self.forwarder.last_sent();
+        timestamp.wrapping_add(now.since(arrival).to_clock_units(clock_rate) as u32)
+    }
+}

@@ -1,0 +1,289 @@
+//! Packet path: no allocation once streams run. Hands out what is to be sent: packets
+//! of each track subscriber by subscriber, then what was asked for again, then RTCP.
+
+use headwater_model::media::MediaKind;
+use headwater_rtp::extension::AbsSendTime;
+
+use super::timers::{LinkRef, Timer};
+use super::{Sfu, Wanted};
+use crate::clock::Micros;
+use crate::egress::Egress;
+use crate::forward::delivery::Delivery;
+use crate::forward::forwarder::Verdict;
+use crate::forward::writer::{Lane, Stored, Writer};
+use crate::ingress::ring::Packet;
+use crate::ingress::stream::{KeyframeGroup, Stream};
+use crate::ingress::track::{Pending, Track};
+use crate::{SfuEvent, Stats};
+
+/// A keyframe older than this is not replayed: what follows it would be a long burst,
+/// and asking for another one takes less than that.
+const REPLAY_AGE_MAX: Micros = Micros::from_millis(1_000);
+/// A keyframe as fresh as this is begun with although packets of it are missing: they
+/// are on their way.
+const REPLAY_FRESH: Micros = Micros::from_millis(100);
+/// Packets replayed at most: 1 s at 2.5 Mbit/s.
+const REPLAY_PACKETS_MAX: u64 = 256;
+/// The round trip assumed until one is measured.
+pub(super) const RTT_UNKNOWN: Micros = Micros::from_millis(100);
+/// A first sender report comes this soon after the first packet, for lip sync.
+const FIRST_SENDER_REPORT: Micros = Micros::from_millis(100);
+
+/// Where packets of one drain go through.
+struct Outlet<'a, E> {
+    writer: &'a mut Writer,
+    egress: &'a mut E,
+    stats: &'a mut Stats,
+}
+
+impl<E: Egress> Outlet<'_, E> {
+    fn send(
+        &mut self,
+        delivery: &mut Delivery,
+        lane: &mut Lane<'_>,
+        stream: &Stream,
+        packet: &Packet,
+        verdict: Verdict,
+    ) {
+        let (payload, extensions) = stream.bytes(packet);
+        let stored = Stored { packet, payload, extensions };
+        let Outlet { writer, egress, stats } = self;
+        match verdict {
+            Verdict::Skip => {}
+            Verdict::Forward(placed) => {
+                writer.forward(delivery, lane, stored, placed, *egress, stats);
+            }
+            Verdict::Fill(placed) => writer.fill(delivery, lane, stored, placed, *egress, stats),
+        }
+    }
+}
+
+impl Sfu {
+    pub(super) fn hand_out(&mut self, now: Micros, egress: &mut impl Egress) {
+        self.writer.set_send_time(AbsSendTime::from_duration(now.to_duration()).to_bytes());
+        let mut queued = std::mem::take(&mut self.queued);
+        for index in queued.drain(..) {
+            self.forward_track(now, index, egress);
+        }
+        // Nothing is queued while tracks are forwarded.
+        self.queued = queued;
+        self.repeat_wanted(now, egress);
+        // What is missing for good makes a keyframe due, and that nothing else.
+        while !self.due.is_empty() {
+            let mut due = std::mem::replace(&mut self.due, std::mem::take(&mut self.fired));
+            for timer in due.drain(..) {
+                self.work_off(now, timer, egress);
+            }
+            self.fired = due;
+        }
+    }
+
+    fn forward_track(&mut self, now: Micros, index: u32, egress: &mut impl Egress) {
+        let track = &mut self.tracks[index as usize];
+        track.queued = false;
+        let pending = std::mem::take(&mut track.pending);
+        let track = &self.tracks[index as usize];
+        let unsettled = track.unsettled;
+        // One bit for each encoding that somebody waits for.
+        let mut awaited = 0_u8;
+        for position in 0..track.deliveries.len() {
+            let track = &self.tracks[index as usize];
+            let delivery_index = track.deliveries[position];
+            let delivery = &mut self.deliveries[delivery_index as usize];
+            let link_index = delivery.link;
+            let link = &mut self.links[link_index as usize];
+            if !link.connected || track.muted || delivery.is_paused() {
+                continue;
+            }
+            let before = delivery.packets;
+            let mut lane =
+                Lane { to: link.key, transport_sequence: &mut link.next_transport_sequence };
+            let mut outlet =
+                Outlet { writer: &mut self.writer, egress, stats: &mut self.stats };
+            forward_to(now, track, delivery, &mut lane, &pending, &mut outlet);
+            if unsettled && let Some(encoding) = delivery.forwarder.awaits_keyframe(&track.streams)
+            {
+                awaited |= 1 << encoding;
+            }
+            let sent = delivery.packets != before;
+            let idle = !link.sender_reports_armed;
+            self.note_layer(index, delivery_index);
+            if sent && idle {
+                self.begin_reporting(now, link_index);
+            }
+        }
+        let track = &mut self.tracks[index as usize];
+        track.pending = pending;
+        track.pending.clear();
+        if unsettled {
+            track.unsettled = awaited != 0;
+            for encoding in 0..track.streams.len() as u8 {
+                if awaited >> encoding & 1 == 1 {
+                    self.want_keyframe(index, encoding);
+                }
+            }
+        }
+    }
+
+    /// Tells when another spatial layer is forwarded.
+    fn note_layer(&mut self, track: u32, index: u32) {
+        let track = &self.tracks[track as usize];
+        let delivery = &mut self.deliveries[index as usize];
+        let Some((encoding, spatial)) = delivery.forwarder.forwarded() else { return };
+        if track.kind() == MediaKind::Audio {
+            return;
+        }
+        let spatial = track.spatial_of(encoding, spatial);
+        let before = delivery.told_spatial.replace(spatial);
+        if before != Some(spatial) {
+            let subscription = delivery.key;
+            self.stats.layer_switches += u64::from(before.is_some());
+            self.tell(SfuEvent::LayerForwarded { subscription, spatial });
+        }
+    }
+
+    fn begin_reporting(&mut self, now: Micros, index: u32) {
+        let link = &mut self.links[index as usize];
+        link.sender_reports_armed = true;
+        let reference = LinkRef { index, key: link.key };
+        self.wheel.arm(now.plus(FIRST_SENDER_REPORT), Timer::SenderReports(reference));
+        self.arm_quality(now, index);
+    }
+
+    fn repeat_wanted(&mut self, now: Micros, egress: &mut impl Egress) {
+        let mut wanted = std::mem::take(&mut self.wanted);
+        for Wanted { delivery, sequence } in wanted.drain(..) {
+            let Some(delivery) = self.deliveries.get_mut(delivery as usize) else { continue };
+            let link = &mut self.links[delivery.link as usize];
+            if !link.connected {
+                continue;
+            }
+            let track = &self.tracks[delivery.track as usize];
+            let found = delivery.forwarder.origin(sequence).and_then(|(line, number)| {
+                let stream = track.streams.get(usize::from(line.encoding))?;
+                let packet = stream.packet(number)?;
+                (packet.epoch == line.epoch).then_some((line, stream, packet))
+            });
+            let Some((line, stream, packet)) = found else {
+                self.stats.drops.retransmission_gone += 1;
+                continue;
+            };
+            let verdict = delivery.forwarder.place_in(&line, packet);
+            let (payload, extensions) = stream.bytes(packet);
+            let stored = Stored { packet, payload, extensions };
+            let at = (now, link.rtt.unwrap_or(RTT_UNKNOWN));
+            let mut lane =
+                Lane { to: link.key, transport_sequence: &mut link.next_transport_sequence };
+            let (writer, stats) = (&mut self.writer, &mut self.stats);
+            match verdict {
+                Verdict::Skip => {}
+                Verdict::Forward(placed) => {
+                    writer.repeat(delivery, &mut lane, stored, placed, at, egress, stats);
+                }
+                Verdict::Fill(placed) => {
+                    writer.repeat_fill(delivery, &mut lane, stored, placed, at, egress, stats);
+                }
+            }
+        }
+        self.wanted = wanted;
+    }
+
+    fn work_off(&mut self, now: Micros, timer: Timer, egress: &mut impl Egress) {
+        match timer {
+            Timer::Feedback(link) if self.is_link(link) => self.send_feedback(now, link, egress),
+            Timer::Reports(link) if self.is_link(link) => self.send_reports(now, link, egress),
+            Timer::SenderReports(link) if self.is_link(link) => {
+                self.send_sender_reports(now, link, egress);
+            }
+            Timer::Nack(track) if self.is_track(track) => self.send_nacks(now, track, egress),
+            Timer::Keyframe(track) if self.is_track(track) => {
+                self.send_keyframe_requests(now, track, egress);
+            }
+            // Its owner left, or it has been worked off when it fired.
+            Timer::Feedback(_)
+            | Timer::Reports(_)
+            | Timer::SenderReports(_)
+            | Timer::Nack(_)
+            | Timer::Keyframe(_)
+            | Timer::LinkQuality(_)
+            | Timer::Tick(_)
+            | Timer::Speakers => {}
+        }
+    }
+}
+
+fn forward_to<E: Egress>(
+    now: Micros,
+    track: &Track,
+    delivery: &mut Delivery,
+    lane: &mut Lane<'_>,
+    pending: &[Pending],
+    outlet: &mut Outlet<'_, E>,
+) {
+    if track.kind() == MediaKind::Video && delivery.forwarder.awaits_start() {
+        // All that is pending is in the ring and comes with the keyframe.
+        start_with_keyframe(now, track, delivery, lane, outlet);
+        return;
+    }
+    for pending in pending {
+        let stream = &track.streams[usize::from(pending.encoding)];
+        let Some(packet) = stream.packet(pending.number) else { continue };
+        let verdict = delivery.forwarder.take(pending.encoding, packet, &track.streams);
+        if verdict != Verdict::Skip {
+            outlet.send(delivery, lane, stream, packet, verdict);
+        }
+    }
+}
+
+/// Begins with the last keyframe, if all that followed it is still there.
+fn start_with_keyframe<E: Egress>(
+    now: Micros,
+    track: &Track,
+    delivery: &mut Delivery,
+    lane: &mut Lane<'_>,
+    outlet: &mut Outlet<'_, E>,
+) {
+    let encoding = delivery.forwarder.wanted_encoding();
+    let Some(stream) = track.streams.get(usize::from(encoding)) else { return };
+    let Some((group, newest)) = replayable(now, stream) else { return };
+    let Some(first) = stream.packet(group.start) else { return };
+    let following = pictures_after(stream, group.start, newest.number);
+    outlet.stats.keyframes_replayed += u64::from(following > 0);
+    let streams = &track.streams;
+    let verdict = delivery.forwarder.replay_start(encoding, first, newest, following, streams);
+    outlet.send(delivery, lane, stream, first, verdict);
+    for number in group.start + 1..=newest.number {
+        let Some(packet) = stream.packet(number) else { continue };
+        if packet.epoch == first.epoch {
+            let verdict = delivery.forwarder.replay_next(packet);
+            outlet.send(delivery, lane, stream, packet, verdict);
+        }
+    }
+}
+
+/// The last keyframe group and the newest packet, if the group is short, young and, but
+/// for what is on its way, complete.
+fn replayable(now: Micros, stream: &Stream) -> Option<(KeyframeGroup, &Packet)> {
+    let group = stream.group()?;
+    let newest = stream.packet(stream.newest()?)?;
+    let age = now.since(group.arrival);
+    if age > REPLAY_AGE_MAX || newest.number - group.start >= REPLAY_PACKETS_MAX {
+        return None;
+    }
+    let complete =
+        age <= REPLAY_FRESH || (group.start..newest.number).all(|n| stream.packet(n).is_some());
+    complete.then_some((group, newest))
+}
+
+/// How many pictures begin behind the first one.
+fn pictures_after(stream: &Stream, start: u64, newest: u64) -> u32 {
+    let timestamps = (start..=newest).filter_map(|number| stream.packet(number));
+    let mut last = None;
+    let mut pictures = 0_u32;
+    for packet in timestamps {
+        if last.replace(packet.timestamp) != Some(packet.timestamp) {
+            pictures += 1;
+        }
+    }
+    pictures.saturating_sub(1)
+}

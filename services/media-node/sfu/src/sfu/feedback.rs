@@ -1,0 +1,130 @@
+//! Takes RTCP: clocks of publishers, and what subscribers report, miss and ask for.
+
+use headwater_model::media::TransportKey;
+use headwater_rtp::ntp::round_trip;
+use headwater_rtp::rtcp::{Compound, Nack, ReportBlock, RtcpPacket, SenderInfo};
+
+use super::{Sfu, Wanted};
+use crate::clock::{Micros, ntp_to_micros};
+use crate::forward::delivery::Reported;
+
+/// Packets asked for again that wait for the next drain. A flood beyond is counted and
+/// dropped: who needs them asks again.
+pub(super) const WANTED_MAX: usize = 8_192;
+/// A report cannot speak of more packets than this since the last one; if it does, it
+/// is of another life of the stream.
+const REPORTED_MAX: u32 = 1_000_000;
+
+impl Sfu {
+    pub(super) fn receive_feedback(&mut self, now: Micros, from: TransportKey, compound: &[u8]) {
+        self.stats.rtcp_in += 1;
+        let Some(&link) = self.link_index.get(&from) else {
+            self.stats.drops.unknown_stream += 1;
+            return;
+        };
+        for packet in Compound::new(compound) {
+            let Ok(packet) = packet else {
+                self.stats.drops.malformed += 1;
+                continue;
+            };
+            match packet {
+                RtcpPacket::SenderReport(report) => {
+                    self.note_sender_report(now, link, &report.info);
+                    report.blocks().for_each(|block| self.note_report(now, link, &block));
+                }
+                RtcpPacket::ReceiverReport(report) => {
+                    report.blocks().for_each(|block| self.note_report(now, link, &block));
+                }
+                RtcpPacket::Nack(nack) => self.note_nack(link, &nack),
+                RtcpPacket::PictureLossIndication(pli) => {
+                    self.note_picture_loss(link, pli.media_ssrc);
+                }
+                RtcpPacket::FullIntraRequest(fir) => {
+                    fir.entries().for_each(|entry| self.note_picture_loss(link, entry.ssrc));
+                }
+                // Descriptions name what SDP named already; a goodbye ends nothing that
+                // signalling does not end; estimates are for bandwidth allocation.
+                RtcpPacket::SourceDescription(_)
+                | RtcpPacket::Goodbye(_)
+                | RtcpPacket::Remb(_)
+                | RtcpPacket::TransportFeedback(_)
+                | RtcpPacket::Other { .. } => {}
+            }
+        }
+    }
+
+    fn note_sender_report(&mut self, now: Micros, link: u32, info: &SenderInfo) {
+        let link = &mut self.links[link as usize];
+        let Some(source) = link.source(info.ssrc).filter(|source| !source.repeat) else { return };
+        // A sender without a wall clock sends zero (RFC 3550 section 6.4.1).
+        if info.ntp.0 == 0 {
+            return;
+        }
+        link.note_clock(now, ntp_to_micros(info.ntp));
+        let track = &mut self.tracks[source.track as usize];
+        track.streams[usize::from(source.encoding)].note_sender_report(
+            now,
+            info.ntp,
+            info.rtp_timestamp,
+        );
+    }
+
+    fn note_report(&mut self, now: Micros, link: u32, block: &ReportBlock) {
+        let link = &mut self.links[link as usize];
+        let Some(sink) = link.sink(block.ssrc) else { return };
+        let ntp = self.clock.ntp(now);
+        let delay = block.delay_since_last_sender_report;
+        if let Some(rtt) = round_trip(ntp, block.last_sender_report, delay)
+            && rtt.as_secs() < 10
+        {
+            link.note_rtt(Micros(rtt.as_micros() as u64));
+        }
+        if sink.repeat {
+            return;
+        }
+        let delivery = &mut self.deliveries[sink.delivery as usize];
+        let before = delivery.heard;
+        delivery.heard = Reported {
+            seen: true,
+            highest: block.highest_sequence,
+            cumulative: block.cumulative_lost,
+        };
+        let expected = block.highest_sequence.wrapping_sub(before.highest);
+        if before.seen && expected < REPORTED_MAX {
+            let lost = block.cumulative_lost.saturating_sub(before.cumulative);
+            link.heard.expected += u64::from(expected);
+            link.heard.lost += u64::from(lost.clamp(0, expected.cast_signed()).cast_unsigned());
+            let track = &self.tracks[delivery.track as usize];
+            let rate = track.codec.map_or(90_000, |codec| u64::from(codec.clock_rate()));
+            let jitter = Micros(u64::from(block.jitter) * 1_000_000 / rate);
+            link.heard.jitter = link.heard.jitter.max(jitter);
+        }
+    }
+
+    fn note_nack(&mut self, link: u32, nack: &Nack<'_>) {
+        let sink = self.links[link as usize].sink(nack.media_ssrc);
+        let Some(sink) = sink.filter(|sink| !sink.repeat) else { return };
+        for sequence in nack.lost() {
+            self.stats.nacks_in += 1;
+            if self.wanted.len() >= WANTED_MAX {
+                self.stats.drops.feedback_flood += 1;
+                continue;
+            }
+            self.wanted.push(Wanted { delivery: sink.delivery, sequence });
+        }
+    }
+
+    /// A subscriber cannot go on without a keyframe.
+    fn note_picture_loss(&mut self, link: u32, ssrc: u32) {
+        let sink = self.links[link as usize].sink(ssrc);
+        let Some(sink) = sink.filter(|sink| !sink.repeat) else { return };
+        self.stats.keyframe_requests_in += 1;
+        let delivery = &self.deliveries[sink.delivery as usize];
+        if delivery.is_paused() {
+            return;
+        }
+        let forwarded = delivery.forwarder.forwarded().map(|(encoding, _)| encoding);
+        let encoding = forwarded.unwrap_or(delivery.forwarder.wanted_encoding());
+        self.want_keyframe(delivery.track, encoding);
+    }
+}

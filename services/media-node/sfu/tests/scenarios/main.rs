@@ -1,0 +1,13 @@
+//! What subscribers see of what publishers send, told as small stories.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod audio;
+mod binding;
+mod keyframes;
+mod layers;
+mod repair;
+mod reports;
+mod robustness;
+mod simulcast;
