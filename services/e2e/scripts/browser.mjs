@@ -25,7 +25,7 @@ const FLAGS = [
 
 /** Starts Chromium; `tcpOnly` takes UDP away from its WebRTC. */
 export async function startBrowser({ tcpOnly = false } = {}) {
-  const flags = tcpOnly ? [...FLAGS, "--force-webrtc-ip-handling-policy=disable_non_proxied_udp"] : FLAGS;
+  const flags = tcpOnly ? [...FLAGS, "--webrtc-ip-handling-policy=disable_non_proxied_udp"] : FLAGS;
   return chromium.launch({
     executablePath: process.env.HEADWATER_CHROMIUM ?? "/usr/bin/chromium",
     args: flags,

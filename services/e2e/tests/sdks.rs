@@ -13,7 +13,7 @@ fn rtc_nodes_own_suite_passes_in_v1() {
 
 #[test]
 fn rtc_nodes_own_suite_passes_in_v0() {
-    let dev = Dev::start(&["--no-livekit-v1"]).unwrap();
+    let dev = Dev::start(&["--set", "gateway.livekit.v1=false"]).unwrap();
     println!("{}", dev.run("rtc_node_suite.mjs", &[]).unwrap());
     assert_eq!(dev.complaints(), Vec::<String>::new());
 }

@@ -127,7 +127,8 @@ pub struct Limits {
     /// Messages waiting for one slow client. At the limit it is cut off, and
     /// may resume.
     pub outbox_messages_max: usize,
-    /// Bytes waiting for one slow client, as above.
+    /// Bytes waiting for one slow client, as above. What a client is told when
+    /// it comes back to a room must fit.
     pub outbox_bytes_max: usize,
     /// How long a stopping gateway waits for its sessions to say goodbye.
     pub drain_timeout_seconds: u64,
@@ -141,7 +142,7 @@ impl Default for Limits {
             joins_max: 512,
             join_timeout_seconds: 10,
             outbox_messages_max: 512,
-            outbox_bytes_max: 4 * 1024 * 1024,
+            outbox_bytes_max: 8 * 1024 * 1024,
             drain_timeout_seconds: 5,
         }
     }

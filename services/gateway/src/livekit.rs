@@ -8,6 +8,7 @@ mod client;
 mod codec;
 mod connect;
 pub(crate) mod door;
+mod ending;
 mod establish;
 mod event;
 mod frame;

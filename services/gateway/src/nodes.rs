@@ -13,7 +13,7 @@ use headwater_rpc::client::{ClientTls, ConnectError};
 use headwater_rpc::{ClusterCredential, Connection, connect};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 /// A node that does not answer a join this soon is taken for gone. Lower moves
 /// people faster, higher spares a node that is merely busy.
@@ -46,7 +46,7 @@ pub(crate) struct Attachment {
 #[derive(Debug)]
 pub(crate) enum Opening {
     /// The session is open.
-    Joined(Attachment, Box<node::Joined>),
+    Joined(Box<Attachment>, Box<node::Joined>),
     /// It is not to be.
     Closed(node::Closed),
 }
@@ -66,6 +66,33 @@ pub(crate) enum AttachError {
     /// The first event was neither joined nor closed, or there was none.
     #[error("the node did not open the session")]
     Silent,
+}
+
+/// What a failure to attach says about the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is gone, as far as can be seen from here.
+    Gone,
+    /// It is there and busy, or does not know the plan yet.
+    NotNow,
+    /// It is there and will not have this join, now or later.
+    Never,
+}
+
+impl AttachError {
+    /// What it says about the node.
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self {
+            Self::BadAddress(_) | Self::Timeout | Self::Silent => Verdict::Gone,
+            Self::Failed(status) => match status.code() {
+                Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied => {
+                    Verdict::Never
+                }
+                Code::FailedPrecondition | Code::ResourceExhausted => Verdict::NotNow,
+                _ => Verdict::Gone,
+            },
+        }
+    }
 }
 
 struct Known {
@@ -163,7 +190,7 @@ async fn open(connection: Connection, join: node::Join) -> Result<Opening, Attac
     let first = events.message().await.map_err(AttachError::Failed)?;
     match first.and_then(|first| first.event) {
         Some(Event::Joined(joined)) => Ok(Opening::Joined(
-            Attachment { requests, events },
+            Box::new(Attachment { requests, events }),
             Box::new(joined),
         )),
         Some(Event::Closed(closed)) => Ok(Opening::Closed(closed)),

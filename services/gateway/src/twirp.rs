@@ -5,7 +5,9 @@ mod convert;
 mod error;
 mod json;
 mod message;
+mod participants;
 mod room_service;
+mod rooms;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

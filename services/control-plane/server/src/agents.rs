@@ -11,7 +11,6 @@ use headwater_proto::node::v1::control_request::Request;
 use headwater_proto::node::v1::{
     AssignRoom, CloseReason, ControlRequest, ControlResponse, ReleaseRoom,
 };
-use headwater_proto::v1;
 use headwater_rpc::status::Chain;
 use headwater_telemetry::Metrics;
 use tokio::sync::mpsc;
@@ -69,12 +68,12 @@ impl Agents {
             });
             self.nodes.keep_only(&wanted);
             for (node, url) in wanted {
-                if !running.contains_key(&node) {
+                running.entry(node).or_insert_with_key(|node| {
                     let stop = stop.child_token();
                     let agent = Agent { shared: self.clone(), node: node.clone(), url: url.clone() };
                     tasks.spawn(agent.run(stop.clone()));
-                    running.insert(node, (url, stop));
-                }
+                    (url, stop)
+                });
             }
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -274,6 +273,6 @@ fn release(room: RoomId, epoch: Epoch, reason: ReleaseReason) -> Request {
 }
 
 fn read_report(message: ControlResponse) -> (NodeLoad, BTreeMap<RoomId, RoomReport>) {
-    let load = convert::load(&message.load.unwrap_or_else(v1::NodeLoad::default));
+    let load = convert::load(&message.load.unwrap_or_default());
     (load, message.rooms.into_iter().filter_map(convert::report).collect())
 }

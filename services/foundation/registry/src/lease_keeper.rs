@@ -92,7 +92,9 @@ type Describe = Box<dyn Fn(Incarnation) -> Vec<Registration> + Send + Sync>;
 impl LeaseKeeper {
     /// Registers what `describe` says for each incarnation (at most 127 keys),
     /// under a lease of `ttl` (10 s suits a node) that is renewed every third
-    /// of it.
+    /// of it. After each renewal `describe` is asked again and what is missing
+    /// or different is written, so it should say the same until something
+    /// changes.
     ///
     /// # Panics
     /// If called outside a tokio runtime.

@@ -34,7 +34,7 @@ mod watch;
 pub use config::{
     EmbeddedConfig, EtcdConfig, EtcdTlsConfig, OpenError, RegistryConfig, RegistryKind, open,
 };
-pub use election::{Election, Fence, Leader, Leadership};
+pub use election::{Election, Fence, Leader, Leadership, Observation};
 pub use embedded::EmbeddedStore;
 pub use etcd::{EtcdStore, EtcdTiming};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, Prefix};

@@ -16,7 +16,7 @@ use super::payload::{is_uncounted, participant_payload};
 use super::rejection::Rejection;
 use crate::gateway::{Gateway, Place};
 use crate::grants::wire_permission;
-use crate::nodes::{Attachment, Opening};
+use crate::nodes::{Attachment, Opening, Verdict};
 
 /// Places tried for one join.
 const ATTEMPTS_MAX: u32 = 6;
@@ -45,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) place: Place,
     /// Codecs this client may publish.
     pub(crate) codecs: Vec<String>,
+    /// W3C trace context of the join. Empty if it is not traced.
+    pub(crate) traceparent: String,
 }
 
 /// What to do after one attempt.
@@ -181,6 +183,7 @@ async fn attach(
     let codecs = publishable(&gateway.config.livekit.publish_codecs, &connect.client);
     let node_url = placed.node_url.clone();
     let join = join(gateway, connect, placed, &codecs);
+    let traceparent = join.traceparent.clone();
     match gateway.nodes.attach(&node_url, join).await {
         Ok(Opening::Joined(_, joined)) if connect.resume_uid.is_some() && !joined.resumed => {
             // The node began a new stay, which the client would not recognise.
@@ -188,21 +191,31 @@ async fn attach(
         }
         Ok(Opening::Joined(attachment, joined)) => {
             let session = Session {
-                attachment,
+                attachment: *attachment,
                 joined: *joined,
                 place,
                 codecs,
+                traceparent,
             };
             Ok(Next::Done(Established::Open(Box::new(session))))
         }
         Ok(Opening::Closed(closed)) => closed_at_once(connect, &closed),
         Err(error) => {
             tracing::warn!(node = %place.node_id, error = %Chain(&error), "a node did not open a session");
-            Ok(Next::Again {
-                pause: Duration::ZERO,
-                failed: Some((place.node_id, place.epoch)),
-                otherwise: Rejection::NodeUnreachable,
-            })
+            let otherwise = Rejection::NodeUnreachable;
+            match error.verdict() {
+                Verdict::Gone => Ok(Next::Again {
+                    pause: Duration::ZERO,
+                    failed: Some((place.node_id, place.epoch)),
+                    otherwise,
+                }),
+                Verdict::NotNow => Ok(Next::Again {
+                    pause: FIRST_PAUSE,
+                    failed: None,
+                    otherwise,
+                }),
+                Verdict::Never => Err(Rejection::Refused("the node refused the join")),
+            }
         }
     }
 }

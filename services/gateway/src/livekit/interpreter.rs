@@ -28,6 +28,10 @@ const OWN_TRACKS_MAX: usize = 256;
 
 /// What the shell is to do next.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "outputs are taken at once, and few wait"
+)]
 pub(crate) enum Output {
     /// Send this to the node.
     ToNode(ToNode),
@@ -105,51 +109,51 @@ impl Interpreter {
     /// Takes one request of the client. `now_unix_millis` goes into pongs.
     pub(crate) fn handle_request(&mut self, message: Request, now_unix_millis: i64) {
         match message {
-            Request::Offer(offer) => self.to_node(ToNode::Offer(request::offer(offer))),
+            Request::Offer(offer) => self.ask_node(ToNode::Offer(request::offer(offer))),
             Request::Answer(answer) => self.answer(answer),
             // The node is ICE-lite and learns clients' addresses from their checks.
             Request::Trickle(_) => {}
             Request::AddTrack(add) => self.add_track(add),
-            Request::Mute(mute) => self.to_node(ToNode::MuteTrack(request::mute(mute))),
+            Request::Mute(mute) => self.ask_node(ToNode::MuteTrack(request::mute(mute))),
             Request::Subscription(update) => {
-                self.to_node(ToNode::UpdateSubscription(request::subscription(update)));
+                self.ask_node(ToNode::UpdateSubscription(request::subscription(update)));
             }
             Request::TrackSetting(settings) => {
-                self.to_node(ToNode::UpdateTrackSettings(request::track_settings(
+                self.ask_node(ToNode::UpdateTrackSettings(request::track_settings(
                     settings,
                 )));
             }
             Request::Leave(_) => {
                 let reason = node::CloseReason::ClientLeft.into();
-                self.to_node(ToNode::Leave(node::Leave { reason }));
+                self.ask_node(ToNode::Leave(node::Leave { reason }));
                 self.output.push_back(Output::ClientLeft);
             }
             #[expect(deprecated, reason = "older clients send it")]
             Request::UpdateLayers(update) => {
-                self.to_node(ToNode::UpdateTrack(request::update_layers(&update)));
+                self.ask_node(ToNode::UpdateTrack(request::update_layers(&update)));
             }
-            Request::SubscriptionPermission(permission) => self.to_node(
+            Request::SubscriptionPermission(permission) => self.ask_node(
                 ToNode::SubscriptionPermission(request::subscription_permission(permission)),
             ),
             Request::SyncState(state) => {
-                self.to_node(ToNode::SyncState(request::sync_state(state)));
+                self.ask_node(ToNode::SyncState(request::sync_state(state)));
             }
             Request::Simulate(simulation) => self.simulate(&simulation),
-            Request::Ping(_) => self.to_client(ToClient::Pong(now_unix_millis)),
-            Request::PingReq(ping) => self.to_client(ToClient::PongResp(lk::Pong {
+            Request::Ping(_) => self.tell_client(ToClient::Pong(now_unix_millis)),
+            Request::PingReq(ping) => self.tell_client(ToClient::PongResp(lk::Pong {
                 last_ping_timestamp: ping.timestamp,
                 timestamp: now_unix_millis,
             })),
             Request::UpdateMetadata(update) => {
-                self.to_node(ToNode::UpdateSelf(request::update_self(&update)));
+                self.ask_node(ToNode::UpdateSelf(request::update_self(&update)));
                 self.self_updates.insert(update.request_id, update);
             }
             Request::UpdateAudioTrack(update) => self.update_audio(update),
             Request::UpdateVideoTrack(update) => {
-                self.to_node(ToNode::UpdateTrack(request::update_video(update)));
+                self.ask_node(ToNode::UpdateTrack(request::update_video(update)));
             }
             Request::PublishDataTrackRequest(publish) => {
-                self.to_node(ToNode::PublishDataTrack(request::publish_data_track(
+                self.ask_node(ToNode::PublishDataTrack(request::publish_data_track(
                     &publish,
                 )));
                 self.data_tracks
@@ -157,7 +161,7 @@ impl Interpreter {
             }
             Request::UnpublishDataTrackRequest(unpublish) => {
                 let handle = unpublish.pub_handle;
-                self.to_node(ToNode::UnpublishDataTrack(node::UnpublishDataTrack {
+                self.ask_node(ToNode::UnpublishDataTrack(node::UnpublishDataTrack {
                     handle,
                 }));
                 self.data_tracks
@@ -165,7 +169,7 @@ impl Interpreter {
             }
             Request::UpdateDataSubscription(update) => {
                 for update in request::data_subscription(update) {
-                    self.to_node(ToNode::UpdateDataSubscription(update));
+                    self.ask_node(ToNode::UpdateDataSubscription(update));
                 }
             }
             Request::StoreDataBlobRequest(store) => self.refuse_blob(store.request_id),
@@ -179,10 +183,10 @@ impl Interpreter {
             // Only ever first, which the shell has dealt with.
             Event::Joined(_) => {}
             Event::Offer(offer) => {
-                self.to_client(ToClient::Offer(event::session_description(offer, "offer")));
+                self.tell_client(ToClient::Offer(event::session_description(offer, "offer")));
             }
             Event::Answer(answer) => {
-                self.to_client(ToClient::Answer(event::session_description(
+                self.tell_client(ToClient::Answer(event::session_description(
                     answer, "answer",
                 )));
             }
@@ -192,49 +196,49 @@ impl Interpreter {
             Event::RoomChanged(changed) => {
                 let room = changed.room.map(|room| info::room(&room, &self.codecs));
                 if room.is_some() {
-                    self.to_client(ToClient::RoomUpdate(lk::RoomUpdate { room }));
+                    self.tell_client(ToClient::RoomUpdate(lk::RoomUpdate { room }));
                 }
             }
             Event::SpeakersChanged(changed) => {
-                self.to_client(ToClient::SpeakersChanged(event::speakers(changed)));
+                self.tell_client(ToClient::SpeakersChanged(event::speakers(changed)));
             }
             Event::QualityChanged(changed) => {
                 let update = event::quality(changed, self.protocol);
-                self.to_client(ToClient::ConnectionQuality(update));
+                self.tell_client(ToClient::ConnectionQuality(update));
             }
             Event::StreamStateChanged(changed) => {
-                self.to_client(ToClient::StreamStateUpdate(event::stream_states(changed)));
+                self.tell_client(ToClient::StreamStateUpdate(event::stream_states(changed)));
             }
             Event::LayerDemand(demand) => {
-                self.to_client(ToClient::SubscribedQualityUpdate(event::layer_demand(
+                self.tell_client(ToClient::SubscribedQualityUpdate(event::layer_demand(
                     demand,
                 )));
             }
             Event::MediaSectionsNeeded(needed) => {
-                self.to_client(ToClient::MediaSectionsRequirement(event::media_sections(
+                self.tell_client(ToClient::MediaSectionsRequirement(event::media_sections(
                     needed,
                 )));
             }
             Event::TrackSubscribed(subscribed) => {
                 let track_sid = subscribed.track_uid;
-                self.to_client(ToClient::TrackSubscribed(lk::TrackSubscribed { track_sid }));
+                self.tell_client(ToClient::TrackSubscribed(lk::TrackSubscribed { track_sid }));
             }
-            Event::SubscriptionAllowed(allowed) => self.to_client(
+            Event::SubscriptionAllowed(allowed) => self.tell_client(
                 ToClient::SubscriptionPermissionUpdate(event::subscription_allowed(allowed)),
             ),
-            Event::MuteTrack(mute) => self.to_client(ToClient::Mute(lk::MuteTrackRequest {
+            Event::MuteTrack(mute) => self.tell_client(ToClient::Mute(lk::MuteTrackRequest {
                 sid: mute.track_uid,
                 muted: mute.muted,
             })),
             Event::TrackRemoved(removed) => {
                 self.own_payloads.remove(&removed.track_uid);
                 let track_sid = removed.track_uid;
-                self.to_client(ToClient::TrackUnpublished(lk::TrackUnpublishedResponse {
+                self.tell_client(ToClient::TrackUnpublished(lk::TrackUnpublishedResponse {
                     track_sid,
                 }));
             }
             Event::SubscriptionFailed(failed) => {
-                self.to_client(ToClient::SubscriptionResponse(event::subscription_failed(
+                self.tell_client(ToClient::SubscriptionResponse(event::subscription_failed(
                     failed,
                 )));
             }
@@ -242,7 +246,7 @@ impl Interpreter {
                 if let Some(track) = published.track {
                     self.data_tracks.remove(&track.handle);
                     let info = Some(info::data_track(&track));
-                    self.to_client(ToClient::PublishDataTrackResponse(
+                    self.tell_client(ToClient::PublishDataTrackResponse(
                         lk::PublishDataTrackResponse { info },
                     ));
                 }
@@ -251,43 +255,43 @@ impl Interpreter {
                 if let Some(track) = unpublished.track {
                     self.data_tracks.remove(&track.handle);
                     let info = Some(info::data_track(&track));
-                    self.to_client(ToClient::UnpublishDataTrackResponse(
+                    self.tell_client(ToClient::UnpublishDataTrackResponse(
                         lk::UnpublishDataTrackResponse { info },
                     ));
                 }
             }
             Event::DataTrackHandles(handles) => {
                 let handles = event::data_track_handles(handles);
-                self.to_client(ToClient::DataTrackSubscriberHandles(handles));
+                self.tell_client(ToClient::DataTrackSubscriberHandles(handles));
             }
             Event::Closed(closed) => {
                 if let Some(leave) = leave_for(self.protocol, &closed) {
-                    self.to_client(ToClient::Leave(leave));
+                    self.tell_client(ToClient::Leave(leave));
                 }
                 self.output.push_back(Output::Closed(closed));
             }
         }
     }
 
-    fn to_node(&mut self, request: ToNode) {
+    fn ask_node(&mut self, request: ToNode) {
         self.output.push_back(Output::ToNode(request));
     }
 
-    fn to_client(&mut self, message: ToClient) {
+    fn tell_client(&mut self, message: ToClient) {
         self.output.push_back(Output::ToClient(message));
     }
 
     /// A client with one transport is never offered anything.
     fn answer(&mut self, answer: lk::SessionDescription) {
         if self.mode == node::TransportMode::Dual {
-            self.to_node(ToNode::Answer(request::answer(answer)));
+            self.ask_node(ToNode::Answer(request::answer(answer)));
         }
     }
 
     fn add_track(&mut self, add: lk::AddTrackRequest) {
         match request::add_track(&add) {
             Some(translated) => {
-                self.to_node(ToNode::AddTrack(translated));
+                self.ask_node(ToNode::AddTrack(translated));
                 self.add_tracks.insert(add.cid.clone(), add);
             }
             None => self.respond(0, Reason::UnsupportedType, "", Some(Refused::AddTrack(add))),
@@ -300,7 +304,7 @@ impl Interpreter {
             let door_payload = payload::with_audio_features(stored, &update.features);
             self.own_payloads
                 .insert(update.track_sid.clone(), door_payload.clone());
-            self.to_node(ToNode::UpdateTrack(node::UpdateTrack {
+            self.ask_node(ToNode::UpdateTrack(node::UpdateTrack {
                 track_uid: update.track_sid,
                 door_payload,
                 ..Default::default()
@@ -310,7 +314,7 @@ impl Interpreter {
 
     fn simulate(&mut self, simulation: &lk::SimulateScenario) {
         match scenario(simulation) {
-            Some(Scenario::Node(simulate)) => self.to_node(ToNode::Simulate(simulate)),
+            Some(Scenario::Node(simulate)) => self.ask_node(ToNode::Simulate(simulate)),
             Some(Scenario::Gateway(trial)) => self.output.push_back(Output::TryResumes(trial)),
             None => {}
         }
@@ -333,7 +337,7 @@ impl Interpreter {
         message: &str,
         refused: Option<Refused>,
     ) {
-        self.to_client(ToClient::RequestResponse(lk::RequestResponse {
+        self.tell_client(ToClient::RequestResponse(lk::RequestResponse {
             request_id,
             reason: i32::from(reason),
             message: message.to_owned(),
@@ -346,7 +350,7 @@ impl Interpreter {
         let Some(track) = added.track else { return };
         self.add_tracks.remove(&added.client_track_id);
         self.note_track(&track);
-        self.to_client(ToClient::TrackPublished(lk::TrackPublishedResponse {
+        self.tell_client(ToClient::TrackPublished(lk::TrackPublishedResponse {
             cid: added.client_track_id,
             track: Some(info::track(&track)),
         }));
@@ -385,7 +389,7 @@ impl Interpreter {
 
     fn participants_changed(&mut self, changed: &node::ParticipantsChanged) {
         for update in event::participant_updates(&changed.participants) {
-            self.to_client(ToClient::Update(update));
+            self.tell_client(ToClient::Update(update));
         }
         let own = changed
             .participants

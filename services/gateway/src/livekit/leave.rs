@@ -37,8 +37,13 @@ pub(crate) fn leave(
     }
 }
 
-/// What a client is told when the node closed its session.
+/// What a client is told when the node closed its session. Nothing if another
+/// connection took the session up: it is the same client's, which has long
+/// stopped to listen here or must not be called away from there.
 pub(crate) fn leave_for(protocol: i32, closed: &Closed) -> Option<lk::LeaveRequest> {
+    if closed.reason() == CloseReason::SignalLost {
+        return None;
+    }
     let action = match (closed.reason(), closed.action()) {
         // The room goes on elsewhere: nobody is to stay away.
         (CloseReason::PlanStale | CloseReason::Migration, CloseAction::Unspecified) => {
@@ -107,6 +112,12 @@ mod tests {
         );
         let removed = closed(CloseReason::Removed, CloseAction::Disconnect);
         assert!(!leave_for(12, &removed).unwrap().can_reconnect);
+    }
+
+    #[test]
+    fn a_session_taken_up_elsewhere_ends_without_a_word() {
+        let taken_up = closed(CloseReason::SignalLost, CloseAction::Resume);
+        assert_eq!(leave_for(16, &taken_up), None);
     }
 
     #[test]

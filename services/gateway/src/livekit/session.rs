@@ -11,20 +11,21 @@ use futures::stream::SplitStream;
 use headwater_model::grants::Grants;
 use headwater_proto::node::v1 as node;
 use headwater_proto::node::v1::attach_request::Request as ToNode;
-use headwater_rpc::TokenRequest;
 use headwater_rpc::server::MESSAGE_BYTES_IN_MAX;
 use headwater_rpc::token::unix_seconds;
-use headwater_telemetry::metrics::{SessionEnd, SignalDirection};
+use headwater_rpc::{TokenRequest, trace};
+use headwater_telemetry::metrics::SignalDirection;
 use livekit_protocol as lk;
 use lk::leave_request::Action;
 use lk::signal_request::Message as Request;
 use lk::signal_response::Message as ToClient;
 use prost::Message as _;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tracing::{Instrument as _, info_span};
 
 use super::connect::Connect;
 use super::door::signal_protocol;
+use super::ending::{End, hand_over, linger};
 use super::establish::{Established, Session};
 use super::frame::{EncodedFrame, Frame, FrameError, Framing, decode_frame, encode_frame};
 use super::interpreter::{Interpreter, Output, Speaker};
@@ -50,31 +51,8 @@ const REFRESH_TTL_MIN: Duration = Duration::from_secs(600);
 /// Requests waiting for the node; at the bound the client is not read from.
 const PENDING_MAX: usize = 64;
 
-/// How long a client that leaves may keep its session's stream.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long the last messages may take to be read, so that closing does not
-/// overtake them.
-const LINGER: Duration = Duration::from_secs(1);
-
 /// Largest request that a node takes, with room for gRPC's own.
 const REQUEST_BYTES_MAX: usize = MESSAGE_BYTES_IN_MAX - 1024;
-
-/// Why a session is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    ClientLeft,
-    ClientGone,
-    SlowClient,
-    Silent,
-    BadFrame,
-    TooLarge,
-    ByNode,
-    NodeLost,
-    Shutdown,
-    /// A test scenario wants the connection cut.
-    Cut,
-}
 
 /// Runs a session to its end.
 pub(crate) async fn run(
@@ -88,6 +66,9 @@ pub(crate) async fn run(
         participant = %connect.identity.short(),
         door = signal_protocol_name(&connect),
     );
+    if let Established::Open(session) = &established {
+        trace::link_to(&span, &session.traceparent);
+    }
     async {
         let open = gateway
             .metrics
@@ -119,11 +100,11 @@ async fn refuse_resume(gateway: &Gateway, connect: &Connect, socket: WebSocket) 
     let (sink, stream) = socket.split();
     let outbox = Outbox::start(sink, limits.outbox_messages_max, limits.outbox_bytes_max);
     let reason = lk::DisconnectReason::StateMismatch;
-    if let Some(leave) = leave(connect.client.protocol, reason, Action::Reconnect) {
-        if let Ok(frame) = encode_frame(ToClient::Leave(leave), Framing::Binary) {
-            // The outbox is new, so it has room.
-            let _ = outbox.push(message(frame));
-        }
+    if let Some(leave) = leave(connect.client.protocol, reason, Action::Reconnect)
+        && let Ok(frame) = encode_frame(ToClient::Leave(leave), Framing::Binary)
+    {
+        // The outbox is new, so it has room.
+        let _ = outbox.push(message(frame));
     }
     outbox.finish(Some(close(close_code::NORMAL))).await;
     linger(stream).await;
@@ -142,6 +123,7 @@ async fn serve(gateway: &Arc<Gateway>, connect: Connect, session: Session, socke
         joined,
         place,
         codecs,
+        traceparent: _,
     } = session;
     let own = joined.participant.clone().unwrap_or_default();
     let speaker = Speaker {
@@ -243,16 +225,11 @@ impl Pump {
             Err(end) => end,
         };
         tracing::debug!(?end, "a session ended");
-        self.count(end);
+        let ended = &self.gateway.metrics.gateway().sessions_ended;
+        ended.get(end.counted()).inc();
         self.say_goodbye(end, attachment, place).await;
-        match end {
-            End::Cut | End::ClientGone | End::SlowClient | End::Silent => {}
-            End::ClientLeft
-            | End::BadFrame
-            | End::TooLarge
-            | End::ByNode
-            | End::NodeLost
-            | End::Shutdown => linger(stream).await,
+        if end.close_code().is_some() {
+            linger(stream).await;
         }
     }
 
@@ -306,7 +283,7 @@ impl Pump {
     fn handle_frame(&mut self, frame: Option<Result<Message, axum::Error>>) -> Result<(), End> {
         let frame = match frame {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Err(read_failure(&error)),
+            Some(Err(error)) => return Err(End::of_read_failure(error)),
             None => return Err(End::ClientGone),
         };
         let request = match &frame {
@@ -410,85 +387,30 @@ impl Pump {
         }
     }
 
-    async fn say_goodbye(mut self, end: End, attachment: Attachment, place: &Place) {
-        match end {
-            End::ClientLeft => {
-                let (outbox, pending) = (self.outbox, self.pending);
-                let closing = outbox.finish(Some(close(close_code::NORMAL)));
-                tokio::join!(closing, hand_over(attachment, pending));
-            }
-            End::ByNode => self.outbox.finish(Some(close(close_code::NORMAL))).await,
-            End::NodeLost => {
-                drop(attachment);
-                tracing::warn!(node = %place.node_id, "a node was lost under a session");
-                self.gateway.metrics.gateway().node_stream_breaks.inc();
-                self.gateway.report_lost(place).await;
-                self.leave(lk::DisconnectReason::MediaFailure, Action::Reconnect);
-                self.outbox.finish(Some(close(close_code::NORMAL))).await;
-            }
-            End::Shutdown => {
-                // The node keeps the participant for the gateway it comes back by.
-                self.leave(lk::DisconnectReason::ServerShutdown, Action::Resume);
-                self.outbox.finish(Some(close(close_code::AWAY))).await;
-            }
-            End::BadFrame => self.outbox.finish(Some(close(close_code::INVALID))).await,
-            End::TooLarge => self.outbox.finish(Some(close(close_code::SIZE))).await,
-            End::Cut => self.outbox.finish(None).await,
-            End::SlowClient | End::Silent | End::ClientGone => self.outbox.abandon(),
+    async fn say_goodbye(self, end: End, attachment: Attachment, place: &Place) {
+        if end.is_unheard() {
+            return self.outbox.abandon();
         }
-    }
-
-    /// Queues a leave message, if this client is to have one and there is room.
-    fn leave(&mut self, reason: lk::DisconnectReason, action: Action) {
-        if let Some(leave) = leave(self.protocol, reason, action) {
+        if end == End::NodeLost {
+            tracing::warn!(node = %place.node_id, "a node was lost under a session");
+            self.gateway.metrics.gateway().node_stream_breaks.inc();
+            self.gateway.report_lost(place).await;
+        }
+        let leave = end
+            .leave()
+            .and_then(|(reason, action)| leave(self.protocol, reason, action));
+        if let Some(leave) = leave {
+            // Without room for it the close alone makes the client come back.
             let _ = self.say(ToClient::Leave(leave));
         }
-    }
-
-    fn count(&self, end: End) {
-        let reason = match end {
-            End::ClientLeft => SessionEnd::ClientLeft,
-            End::ClientGone | End::Cut => SessionEnd::ConnectionLost,
-            End::SlowClient => SessionEnd::SlowClient,
-            End::Silent => SessionEnd::Silent,
-            End::BadFrame | End::TooLarge => SessionEnd::ProtocolError,
-            End::ByNode => SessionEnd::ByNode,
-            End::NodeLost => SessionEnd::NodeLost,
-            End::Shutdown => SessionEnd::Shutdown,
-        };
-        self.gateway
-            .metrics
-            .gateway()
-            .sessions_ended
-            .get(reason)
-            .inc();
-    }
-}
-
-/// Sends the last requests, the leave among them, and waits until the node has
-/// taken them: a dropped stream could overtake them.
-async fn hand_over(attachment: Attachment, pending: VecDeque<node::AttachRequest>) {
-    let Attachment {
-        requests,
-        mut events,
-    } = attachment;
-    let goodbye = async {
-        for request in pending {
-            if requests.send(request).await.is_err() {
-                return;
-            }
+        let closing = self.outbox.finish(end.close_code().map(close));
+        if end == End::ClientLeft {
+            tokio::join!(closing, hand_over(attachment, self.pending));
+        } else {
+            drop(attachment);
+            closing.await;
         }
-        drop(requests);
-        while let Ok(Some(_)) = events.message().await {}
-    };
-    // A node that does not end the stream by now has had its time.
-    let _ = timeout(GOODBYE_TIMEOUT, goodbye).await;
-}
-
-/// Reads on until the client has closed, too.
-async fn linger(mut stream: SplitStream<WebSocket>) {
-    let closed = async { while let Some(Ok(_)) = stream.next().await {} };
-    let _ = timeout(LINGER, closed).await;
+    }
 }
 
 /// A token with the grants as they are now, good for at least ten minutes. One
@@ -510,18 +432,6 @@ fn fresh_token(gateway: &Gateway, grants: &Grants) -> Option<String> {
             None
         }
     }
-}
-
-/// Tells a message over the limit from a broken connection.
-fn read_failure(error: &axum::Error) -> End {
-    let text = error.to_string();
-    if text.contains("too long") || text.contains("too big") {
-        return End::TooLarge;
-    }
-    if text.contains("UTF-8") || text.contains("protocol") {
-        return End::BadFrame;
-    }
-    End::ClientGone
 }
 
 fn message(frame: EncodedFrame) -> Message {

@@ -6,6 +6,8 @@ use http::StatusCode;
 use livekit_protocol as lk;
 use lk::signal_request::Message as ToServer;
 use lk::signal_response::Message as FromServer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{Client, Heard};
@@ -139,14 +141,25 @@ async fn a_frame_that_is_no_message_ends_its_own_session_only() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused() {
+async fn a_head_that_is_too_large_is_not_read_to_its_end() {
     let cluster = Cluster::start().await;
-    let long = "a".repeat(300 * 1024);
-    let url = cluster.url("/rtc/validate");
-    let response = super::client::get_with(&url, http::header::AUTHORIZATION, &long).await;
+    let mut stream = TcpStream::connect(cluster.gateway.address).await.unwrap();
+    let head = format!(
+        "GET /rtc/validate HTTP/1.1\r\nhost: a\r\nx: {}",
+        "a".repeat(300 * 1024)
+    );
+    // The gateway closes in the middle, so writing may fail and its answer may be lost.
+    let _ = stream.write_all(head.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = soon(stream.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
+        "{answer}"
+    );
     assert_eq!(
-        response.status(),
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+        super::client::get(&cluster.url("/")).await.0,
+        StatusCode::OK
     );
 }
 

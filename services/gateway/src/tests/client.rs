@@ -131,6 +131,19 @@ impl Client {
     }
 }
 
+/// A join request that asks for nothing. Not the empty one, which is written
+/// as nothing at all.
+pub(super) fn plain_join() -> lk::JoinRequest {
+    let client_info = Some(lk::ClientInfo {
+        protocol: 17,
+        ..Default::default()
+    });
+    lk::JoinRequest {
+        client_info,
+        ..Default::default()
+    }
+}
+
 /// `/rtc/v1?join_request=…`.
 pub(super) fn v1_path(request: &lk::JoinRequest) -> String {
     format!("/rtc/v1?join_request={}", wrapped(request))

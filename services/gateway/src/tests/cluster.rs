@@ -549,6 +549,11 @@ impl Attached {
         }
     }
 
+    /// Ends the stream with an error.
+    pub(super) async fn fail(self, status: Status) {
+        self.events.send(Err(status)).await.unwrap();
+    }
+
     /// Ends the stream without a word, as a dying node does.
     pub(super) fn break_off(self) {
         drop(self.events);

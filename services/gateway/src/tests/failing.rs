@@ -2,8 +2,7 @@
 
 use headwater_proto::control::v1::Admission;
 use headwater_proto::node::v1 as node;
-use livekit_protocol as lk;
-use lk::leave_request::Action;
+use livekit_protocol::leave_request::Action;
 use tonic::Status;
 
 use super::client::{Client, Heard};
@@ -186,12 +185,34 @@ async fn a_session_taken_up_elsewhere_is_no_lost_node() {
     let (mut client, attached) = Client::join(&cluster, V0).await;
     client.welcomed().await;
     attached
-        .send_closed(
-            node::CloseReason::DuplicateIdentity,
-            node::CloseAction::Disconnect,
-        )
+        .send_closed(node::CloseReason::SignalLost, node::CloseAction::Resume)
         .await;
-    let leave = client.left(1000).await;
-    assert_eq!(leave.reason(), lk::DisconnectReason::DuplicateIdentity);
+    assert_eq!(client.hear().await, Heard::Close(Some(1000)));
     assert_eq!(cluster.control.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_answers_with_an_error_is_not_taken_for_lost() {
+    let cluster = Cluster::start().await;
+    let token = token(&ada());
+    let node = async {
+        let attached = cluster.node.attached().await;
+        attached
+            .fail(Status::failed_precondition("this node has no shard 3"))
+            .await;
+        let again = cluster.node.attached().await;
+        again.fail(Status::invalid_argument("identity")).await;
+    };
+    let (refused, ()) = tokio::join!(Client::connect(&cluster, V0, Some(&token)), node);
+    assert_eq!(
+        refused.unwrap_err().0,
+        http::StatusCode::INTERNAL_SERVER_ERROR
+    );
+    assert!(
+        cluster
+            .control
+            .asked()
+            .iter()
+            .all(|asked| asked.failed_node_id.is_empty())
+    );
 }

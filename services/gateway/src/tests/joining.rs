@@ -9,7 +9,7 @@ use lk::signal_request::Message as ToServer;
 use lk::signal_response::Message as FromServer;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::client::{Client, Heard, v1_path};
+use super::client::{Client, Heard, plain_join, v1_path};
 use super::cluster::{Cluster, ada, keys, soon, token};
 
 const V0: &str = "/rtc?protocol=17&client_protocol=2&sdk=js&version=2.23.0&adaptive_stream=1\
@@ -165,7 +165,7 @@ async fn a_v1_join_runs_its_track_requests_and_then_its_offer() {
 #[tokio::test]
 async fn a_join_request_on_the_v0_path_means_one_transport() {
     let cluster = Cluster::start().await;
-    let path = v1_path(&lk::JoinRequest::default()).replace("/rtc/v1?", "/rtc?");
+    let path = v1_path(&plain_join()).replace("/rtc/v1?", "/rtc?");
     let (_client, attached) = Client::join(&cluster, &path).await;
     assert_eq!(attached.join.transport_mode(), node::TransportMode::Single);
 }

@@ -7,15 +7,14 @@ use headwater_proto::node::v1::{CloseAction, CloseReason};
 use headwater_rpc::token::unix_seconds;
 use headwater_rpc::{KeyRing, TokenRequest};
 use http::StatusCode;
-use livekit_protocol as lk;
 use serde_json::json;
 
-use super::client::{Client, get, get_with, wrapped};
+use super::client::{Client, get, get_with, plain_join, wrapped};
 use super::cluster::{Cluster, ada, token};
 
 /// Every way in: connecting and validating, v0 and v1.
 fn paths() -> [(String, String); 2] {
-    let v1 = format!("join_request={}", wrapped(&lk::JoinRequest::default()));
+    let v1 = format!("join_request={}", wrapped(&plain_join()));
     [
         ("/rtc?".to_owned(), "/rtc/validate?".to_owned()),
         (format!("/rtc/v1?{v1}"), format!("/rtc/v1/validate?{v1}")),

@@ -16,6 +16,7 @@
 compile_error!("headwater-net uses epoll, recvmmsg and sendmmsg: it runs on Linux only");
 
 mod address;
+mod framing;
 mod poller;
 mod recv;
 mod send;
@@ -24,6 +25,7 @@ mod tcp;
 pub mod thread;
 mod udp;
 
+pub use framing::{FRAME_LEN_MAX, FrameTooLong, Frames};
 pub use poller::{Interest, Poller, Ready, ReadyList, Token, Waker};
 pub use recv::{Datagrams, RecvBatch, RecvCounters};
 pub use send::{MAX_DATAGRAM_LEN, Oversize, SendBatch, SendCounters};

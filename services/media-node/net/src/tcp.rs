@@ -5,7 +5,8 @@ mod connection;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -13,11 +14,10 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::address::canonical;
+use crate::framing::{FRAME_LEN_MAX, FrameTooLong, Frames, LENGTH_LEN};
 use crate::poller::{Interest, Poller, Ready, Token};
 use connection::{Connection, Fill, Flushed};
 
-/// Longest frame that is taken or sent, in bytes without its length field.
-const FRAME_LEN_MAX: usize = 4_096;
 /// Read from one connection per wake-up.
 const READ_LEN: usize = 64 << 10;
 /// Connections taken from the kernel's queue per wake-up.
@@ -149,12 +149,19 @@ pub struct FramedTcp {
     slots: Vec<Slot>,
     free: Vec<usize>,
     by_remote: HashMap<SocketAddr, usize>,
-    /// Slots with something to write that the kernel was not asked to take yet.
-    dirty: BTreeSet<usize>,
+    /// Slots with something to write that the kernel was not asked to take yet, each
+    /// once, and some that were closed since.
+    dirty: Vec<usize>,
     /// Slots to close with the next flush.
     doomed: Vec<(usize, CloseReason)>,
     read_buffer: Box<[u8]>,
+    spare: Option<File>,
     counters: TcpCounters,
+}
+
+/// A descriptor kept for the hour when there are no others: see [`FramedTcp::shed`].
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
 }
 
 /// A place for a connection. The generation tells a late event of the last owner.
@@ -202,9 +209,10 @@ impl FramedTcp {
             slots: Vec::new(),
             free: Vec::new(),
             by_remote: HashMap::new(),
-            dirty: BTreeSet::new(),
+            dirty: Vec::new(),
             doomed: Vec::new(),
-            read_buffer: vec![0; READ_LEN + FRAME_LEN_MAX + 2].into_boxed_slice(),
+            read_buffer: vec![0; READ_LEN + FRAME_LEN_MAX + LENGTH_LEN].into_boxed_slice(),
+            spare: spare(),
             counters: TcpCounters::default(),
         })
     }
@@ -281,8 +289,8 @@ impl FramedTcp {
         }
         if connection.queue(frame, limit) {
             self.counters.frames_out += 1;
-            if !connection.waits_for_room {
-                self.dirty.insert(slot);
+            if !connection.waits_for_room && !std::mem::replace(&mut connection.dirty, true) {
+                self.dirty.push(slot);
             }
             return SendOutcome::Queued;
         }
@@ -302,10 +310,11 @@ impl FramedTcp {
     /// Writes what was queued since the last flush, and closes connections whose
     /// control data had no place.
     pub fn flush(&mut self, poller: &Poller, mut on_event: impl FnMut(TcpEvent<'_>)) {
-        while let Some(slot) = self.dirty.pop_first() {
-            self.write(poller, slot, &mut on_event);
+        for at in 0..self.dirty.len() {
+            self.write(poller, self.dirty[at], &mut on_event);
         }
-        for (slot, reason) in std::mem::take(&mut self.doomed) {
+        self.dirty.clear();
+        while let Some((slot, reason)) = self.doomed.pop() {
             self.close_slot(slot, reason, &mut on_event);
         }
     }
@@ -372,9 +381,9 @@ impl FramedTcp {
 
     fn accept(&mut self, poller: &Poller, now: Instant, on_event: &mut impl FnMut(TcpEvent<'_>)) {
         for _ in 0..ACCEPTS_PER_READY {
-            // Out of descriptors or an aborted connection: the poller will call again.
-            let Ok((stream, remote)) = self.listener.accept() else {
-                return;
+            let (stream, remote) = match self.listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) => return self.shed(&error),
             };
             if self.connections() >= self.options.connections_max && !self.displace(on_event) {
                 self.counters.refused += 1;
@@ -397,6 +406,19 @@ impl FramedTcp {
                 }
                 Err(_) => self.free.push(slot),
             }
+        }
+    }
+
+    /// When the process has no descriptors left, a waiting connection keeps the
+    /// listener ready for ever and the shard would spin: it is taken with the spare
+    /// descriptor and closed. Other errors are of one connection that is gone already.
+    fn shed(&mut self, error: &io::Error) {
+        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+            self.spare = None;
+            self.counters.refused += u64::from(self.listener.accept().is_ok());
+        }
+        if self.spare.is_none() {
+            self.spare = spare();
         }
     }
 
@@ -430,7 +452,7 @@ impl FramedTcp {
         connection.last_heard = now;
         self.counters.bytes_in += fresh as u64;
         let remote = connection.remote;
-        let mut frames = connection::Frames::new(&mut self.read_buffer[..filled]);
+        let mut frames = Frames::new(&mut self.read_buffer[..filled]);
         for frame in frames.by_ref() {
             self.counters.frames_in += 1;
             on_event(TcpEvent::Frame { remote, frame });
@@ -440,7 +462,7 @@ impl FramedTcp {
                 connection.keep(rest);
                 None
             }
-            Err(reason) => Some(reason),
+            Err(FrameTooLong) => Some(CloseReason::Oversize),
         }
     }
 
@@ -474,7 +496,7 @@ impl FramedTcp {
         };
         place.generation = place.generation.wrapping_add(1) & 0xff_ffff;
         self.free.push(slot);
-        self.dirty.remove(&slot);
+        // The list of the dirty may still have the slot: writing finds nothing to do.
         self.doomed.retain(|(doomed, _)| *doomed != slot);
         self.by_remote.remove(&connection.remote);
         self.counters.closed += 1;

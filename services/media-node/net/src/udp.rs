@@ -13,7 +13,8 @@ use crate::sys;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UdpOptions {
     /// Kernel buffer for what was not read yet, in bytes. The kernel gives no more
-    /// than `net.core.rmem_max`: see [`UdpSocket::recv_buffer_bytes`].
+    /// than `net.core.rmem_max`, unless the process has CAP_NET_ADMIN: see
+    /// [`UdpSocket::recv_buffer_bytes`].
     pub recv_buffer_bytes: usize,
     /// Kernel buffer for what was not sent yet, in bytes; as above with `wmem_max`.
     pub send_buffer_bytes: usize,
@@ -41,7 +42,10 @@ pub struct UdpSocket {
 }
 
 impl UdpSocket {
-    /// Binds to an address; port 0 lets the kernel choose.
+    /// Binds to an address; port 0 lets the kernel choose. On a machine with several
+    /// addresses a socket on the unspecified one answers from the address that the
+    /// route has, which may not be the one that a peer wrote to: bind to the address
+    /// that is announced.
     ///
     /// # Errors
     /// If the address is taken or not ours. A kernel that lacks an offload is no error.
@@ -56,9 +60,7 @@ impl UdpSocket {
         if family == Family::V6 {
             socket.set_only_v6(!address.ip().is_unspecified())?;
         }
-        // Less than wished is not an error: the reader sees what it got.
-        let _ = socket.set_recv_buffer_size(options.recv_buffer_bytes);
-        let _ = socket.set_send_buffer_size(options.send_buffer_bytes);
+        set_buffers(&socket, options);
         set_path_options(&socket, family);
         let receive_offload =
             sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
@@ -123,6 +125,28 @@ impl UdpSocket {
 impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// Less than wished is not an error: the reader sees what it got. With the right to do
+/// so (CAP_NET_ADMIN) the system's limit is passed over.
+fn set_buffers(socket: &Socket, options: &UdpOptions) {
+    let wishes = [
+        (
+            libc::SO_RCVBUFFORCE,
+            libc::SO_RCVBUF,
+            options.recv_buffer_bytes,
+        ),
+        (
+            libc::SO_SNDBUFFORCE,
+            libc::SO_SNDBUF,
+            options.send_buffer_bytes,
+        ),
+    ];
+    for (force, plain, bytes) in wishes {
+        let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX / 2);
+        let set = |name| sys::set_option(socket.as_fd(), libc::SOL_SOCKET, name, bytes);
+        let _ = set(force).or_else(|_| set(plain));
     }
 }
 

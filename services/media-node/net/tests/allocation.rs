@@ -2,10 +2,13 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use headwater_net::{
-    Interest, Poller, ReadyList, RecvBatch, SendBatch, Token, UdpOptions, UdpSocket,
+    FramedTcp, Interest, Poller, Priority, ReadyList, RecvBatch, SendBatch, SendOutcome, TcpEvent,
+    TcpOptions, Token, UdpOptions, UdpSocket,
 };
 
 struct Counting;
@@ -95,4 +98,42 @@ fn sending_and_receiving_do_not_allocate() {
     assert_eq!(used, 0);
     assert!(received > 400, "only {received} of 800 datagrams came");
     assert_eq!(outgoing.counters().datagrams, 800);
+}
+
+#[test]
+fn framed_tcp_does_not_allocate_once_its_buffers_have_grown() {
+    let poller = Poller::new().unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let mut tcp = FramedTcp::bind(&poller, any, TcpOptions::default(), 1).unwrap();
+    let mut peer = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+    peer.set_nodelay(true).unwrap();
+    let remote = peer.local_addr().unwrap();
+    let mut ready = ReadyList::new(8);
+    let mut echo = [0; 1_202];
+    let frame = [&1_200_u16.to_be_bytes()[..], &[5; 1_200]].concat();
+    let mut frames = 0;
+    let mut round = || {
+        let came = frames;
+        for part in frame.chunks(700) {
+            peer.write_all(part).unwrap();
+        }
+        while frames == came {
+            poller.wait(&mut ready, None).unwrap();
+            for event in ready.iter() {
+                tcp.handle_ready(&poller, Instant::now(), event, |event| match event {
+                    TcpEvent::Frame { frame, .. } => frames += frame.len() / 1_200,
+                    TcpEvent::Closed { reason, .. } => panic!("closed: {reason:?}"),
+                });
+            }
+        }
+        assert_eq!(
+            tcp.send(remote, Priority::Media, &frame[2..]),
+            SendOutcome::Queued
+        );
+        tcp.flush(&poller, |event| panic!("{event:?}"));
+        peer.read_exact(&mut echo).unwrap();
+    };
+    (0..50).for_each(|_| round());
+    assert_eq!(allocations(|| (0..50).for_each(|_| round())), 0);
+    assert_eq!(frames, 100);
 }

@@ -368,3 +368,20 @@ impl Rooms {
         }
     }
 }
+
+#[cfg(test)]
+impl Rooms {
+    pub(crate) fn test_participant(
+        &self,
+        uid: &headwater_model::ParticipantUid,
+    ) -> Option<&crate::participant::Participant> {
+        self.rooms.values().find_map(|room| room.participants.get(room.by_uid.get(uid)?))
+    }
+
+    pub(crate) fn test_track(
+        &self,
+        key: headwater_model::media::TrackKey,
+    ) -> Option<headwater_model::TrackUid> {
+        self.rooms.values().find_map(|room| Some(room.tracks.get(&key)?.uid.clone()))
+    }
+}

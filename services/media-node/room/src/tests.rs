@@ -1,0 +1,12 @@
+//! Stories of rooms, told by what clients and shells see.
+
+mod client;
+mod data;
+mod dual;
+mod membership;
+mod platform;
+mod publishing;
+mod random;
+mod resume;
+mod subscribing;
+mod world;

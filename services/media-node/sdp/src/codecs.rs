@@ -196,9 +196,10 @@ pub(crate) fn select_extensions(
             HeaderExtension::Mid
             | HeaderExtension::TransportCc
             | HeaderExtension::AbsCaptureTime => true,
-            HeaderExtension::Rid | HeaderExtension::RepairedRid => {
-                receives && kind == MediaKind::Video
-            }
+            // On every video section, received or not: Chromium offers on later
+            // sections of a bundle only what earlier ones agreed on, and refuses
+            // to send simulcast without these.
+            HeaderExtension::Rid | HeaderExtension::RepairedRid => kind == MediaKind::Video,
             HeaderExtension::AudioLevel => kind == MediaKind::Audio,
             HeaderExtension::DependencyDescriptor => kind == MediaKind::Video,
             HeaderExtension::PlayoutDelay => sends && !receives && kind == MediaKind::Video,

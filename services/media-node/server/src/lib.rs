@@ -102,7 +102,7 @@ pub async fn start(
     let background = CancellationToken::new();
     tokio::spawn(metrics::publish(
         Arc::clone(&shards),
-        dependencies.metrics.node(),
+        Arc::clone(dependencies.metrics.node()),
         background.clone(),
     ));
     let description = registration::Description {

@@ -81,16 +81,16 @@ pub async fn keep(
         match now {
             LeaseState::Held { incarnation, .. } => {
                 info!(%incarnation, "registered");
-                registered.set();
+                registered.hold();
             }
-            LeaseState::Registering => registered.clear("registering"),
+            LeaseState::Registering => registered.fail("registering"),
             LeaseState::Waiting { key } => {
                 warn!(%key, "the node's name is taken; waiting for it to become free");
-                registered.clear("the node's name is taken");
+                registered.fail("the node's name is taken");
             }
             LeaseState::Doubtful { .. } => {
                 warn!("the registry cannot be reached; media goes on");
-                registered.clear("the registry cannot be reached");
+                registered.fail("the registry cannot be reached");
             }
         }
         tokio::select! {

@@ -43,6 +43,9 @@ impl Default for Limits {
 
 impl Default for SfuConfig {
     fn default() -> Self {
-        Self { wall_clock: Duration::ZERO, limits: Limits::default() }
+        Self {
+            wall_clock: Duration::ZERO,
+            limits: Limits::default(),
+        }
     }
 }

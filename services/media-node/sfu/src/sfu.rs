@@ -162,7 +162,12 @@ impl Sfu {
         transport: TransportKey,
         negotiated: Subscription,
     ) -> Result<(), SfuError> {
-        self.insert_delivery(self.clock.at(now), subscription, (track, transport), negotiated)
+        self.insert_delivery(
+            self.clock.at(now),
+            subscription,
+            (track, transport),
+            negotiated,
+        )
     }
 
     /// Ends a subscription. Nothing happens if it is not known.
@@ -213,6 +218,12 @@ impl Sfu {
     /// The next event.
     pub fn poll_event(&mut self) -> Option<SfuEvent> {
         self.events.pop_front()
+    }
+
+    /// Subscriptions now.
+    #[must_use]
+    pub fn subscription_count(&self) -> usize {
+        self.deliveries.len()
     }
 
     /// Counters since the start.

@@ -28,7 +28,9 @@ pub struct IceCredentials {
 
 impl std::fmt::Debug for IceCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IceCredentials").field("ufrag", &self.ufrag).finish_non_exhaustive()
+        f.debug_struct("IceCredentials")
+            .field("ufrag", &self.ufrag)
+            .finish_non_exhaustive()
     }
 }
 
@@ -85,7 +87,9 @@ impl IceLite {
 
     /// The fragments that are answered: the active one, then a pending one.
     pub fn local_ufrags(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(&self.active).chain(&self.pending).map(|credentials| credentials.ufrag.as_str())
+        std::iter::once(&self.active)
+            .chain(&self.pending)
+            .map(|credentials| credentials.ufrag.as_str())
     }
 
     /// Checks a request and only then remembers its path.
@@ -94,13 +98,21 @@ impl IceLite {
     /// authenticated source is used, so that the handshake need not wait for
     /// nomination. ICE-CONTROLLING and ICE-CONTROLLED are ignored: a lite agent
     /// is always controlled and a conflict resolves at the full end (§6.1.1).
-    pub fn handle_request(&mut self, now: Instant, path: Path, datagram: &[u8]) -> Result<Accepted, StunError> {
+    pub fn handle_request(
+        &mut self,
+        now: Instant,
+        path: Path,
+        datagram: &[u8],
+    ) -> Result<Accepted, StunError> {
         let request = BindingView::parse(datagram)?;
         if request.kind != BindingKind::Request {
             return Err(StunError::UnexpectedType);
         }
         let ufrag = request.local_ufrag().ok_or(StunError::UnknownUsername)?;
-        let restarted = self.pending.as_ref().is_some_and(|pending| pending.ufrag == ufrag);
+        let restarted = self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.ufrag == ufrag);
         let credentials = match &self.pending {
             Some(pending) if restarted => pending,
             _ if self.active.ufrag == ufrag => &self.active,
@@ -114,7 +126,8 @@ impl IceLite {
             self.active = pending;
         }
         self.confirm(now, path);
-        let selected = (request.use_candidate || restarted || self.selected.is_none()).then_some(path);
+        let selected =
+            (request.use_candidate || restarted || self.selected.is_none()).then_some(path);
         Ok(Accepted {
             response,
             selected: selected.filter(|path| self.select(*path)),
@@ -131,18 +144,26 @@ impl IceLite {
 
     /// When the next path loses its consent.
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.paths.iter().map(|valid| valid.confirmed_at + CONSENT_EXPIRY).min()
+        self.paths
+            .iter()
+            .map(|valid| valid.confirmed_at + CONSENT_EXPIRY)
+            .min()
     }
 
     /// Drops paths without consent. If the selected one was among them, the
     /// most recently confirmed takes over.
     pub fn expire(&mut self, now: Instant) -> Expiry {
-        self.paths.retain(|valid| valid.confirmed_at + CONSENT_EXPIRY > now);
+        self.paths
+            .retain(|valid| valid.confirmed_at + CONSENT_EXPIRY > now);
         match self.selected {
             Some(selected) if !self.is_valid(selected) => {}
             Some(_) | None => return Expiry::Unchanged,
         }
-        self.selected = self.paths.iter().max_by_key(|valid| valid.confirmed_at).map(|valid| valid.path);
+        self.selected = self
+            .paths
+            .iter()
+            .max_by_key(|valid| valid.confirmed_at)
+            .map(|valid| valid.path);
         self.selected.map_or(Expiry::NoPath, Expiry::Moved)
     }
 
@@ -164,7 +185,10 @@ impl IceLite {
                 self.paths.swap_remove(index);
             }
         }
-        self.paths.push(ValidPath { path, confirmed_at: now });
+        self.paths.push(ValidPath {
+            path,
+            confirmed_at: now,
+        });
     }
 
     fn select(&mut self, path: Path) -> bool {

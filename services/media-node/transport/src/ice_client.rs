@@ -99,7 +99,11 @@ impl IceClient {
             tie_breaker: self.tie_breaker,
             use_candidate: true,
         };
-        let interval = if self.confirmed_at.is_some() { CONSENT_INTERVAL } else { CHECK_INTERVAL };
+        let interval = if self.confirmed_at.is_some() {
+            CONSENT_INTERVAL
+        } else {
+            CHECK_INTERVAL
+        };
         self.next_check_at = Some(now + interval);
         Some((target, request.encode()))
     }
@@ -109,7 +113,12 @@ impl IceClient {
     /// # Errors
     /// [`StunError`] for anything that is not an authentic answer from the
     /// candidate to one of our requests; nothing changes then.
-    pub fn handle_response(&mut self, now: Instant, from: Path, datagram: &[u8]) -> Result<bool, StunError> {
+    pub fn handle_response(
+        &mut self,
+        now: Instant,
+        from: Path,
+        datagram: &[u8],
+    ) -> Result<bool, StunError> {
         let response = BindingView::parse(datagram)?;
         if response.kind == BindingKind::Request {
             return Err(StunError::UnexpectedType);
@@ -137,15 +146,21 @@ impl IceClient {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let expiry = self.confirmed_at.map(|at| at + CONSENT_EXPIRY);
-        [self.next_check_at.filter(|_| self.target.is_some() && self.remote.is_some()), expiry]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.next_check_at
+                .filter(|_| self.target.is_some() && self.remote.is_some()),
+            expiry,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// `true` if consent has just ended (RFC 7675 §5.1).
     pub fn expire(&mut self, now: Instant) -> bool {
-        let expired = self.confirmed_at.is_some_and(|at| at + CONSENT_EXPIRY <= now);
+        let expired = self
+            .confirmed_at
+            .is_some_and(|at| at + CONSENT_EXPIRY <= now);
         if expired {
             self.confirmed_at = None;
         }

@@ -28,19 +28,23 @@ mod transport;
 #[doc(hidden)]
 pub mod fuzzing;
 
-pub use dtls::{DtlsIdentity, DtlsProblem, Fingerprint, FingerprintError, IdentityError, SrtpPreference};
+pub use dtls::{
+    DtlsIdentity, DtlsProblem, Fingerprint, FingerprintError, IdentityError, SrtpPreference,
+};
 pub use event::{
-    FailReason, MESSAGE_MAX, Output, RemoteError, RemoteParameters, Role, TransportConfig, TransportEvent,
-    TransportStats,
+    FailReason, MESSAGE_MAX, Output, RemoteError, RemoteParameters, Role, TransportConfig,
+    TransportEvent, TransportStats,
 };
 pub use ice::{CONSENT_EXPIRY, IceCredentials, PATHS_MAX};
 pub use ice_client::IceClient;
 pub use path::{PacketClass, Path, Protocol, classify};
 pub use sctp::{
-    CHANNELS_MAX, ChannelId, ChannelReliability, LABEL_MAX, MessageKind, OpenChannelError, Retransmission, SendError,
+    CHANNELS_MAX, ChannelId, ChannelReliability, LABEL_MAX, MessageKind, OpenChannelError,
+    Retransmission, SendError,
 };
 pub use srtp::{
-    MasterKey, RECEIVE_STREAMS_MAX, SEND_STREAMS_MAX, SRTP_OVERHEAD_MAX, SrtpError, SrtpProfile, SrtpSession,
+    MasterKey, RECEIVE_STREAMS_MAX, SEND_STREAMS_MAX, SRTP_OVERHEAD_MAX, SrtpError, SrtpProfile,
+    SrtpSession,
 };
 pub use stun::{BindingRequest, StunError, stun_local_ufrag};
 pub use transport::{SETUP_TIMEOUT, Transport};

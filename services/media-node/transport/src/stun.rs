@@ -185,7 +185,10 @@ impl BindingRequest<'_> {
             Box::new(TransactionId(self.transaction)),
             Box::new(Raw(ATTR_USERNAME, username.into_bytes())),
             Box::new(Raw(ATTR_PRIORITY, self.priority.to_be_bytes().to_vec())),
-            Box::new(Raw(ATTR_ICE_CONTROLLING, self.tie_breaker.to_be_bytes().to_vec())),
+            Box::new(Raw(
+                ATTR_ICE_CONTROLLING,
+                self.tie_breaker.to_be_bytes().to_vec(),
+            )),
         ];
         if self.use_candidate {
             setters.push(Box::new(Raw(ATTR_USE_CANDIDATE, Vec::new())));
@@ -286,7 +289,10 @@ struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     fn new(datagram: &'a [u8]) -> Self {
-        Self { datagram, offset: HEADER }
+        Self {
+            datagram,
+            offset: HEADER,
+        }
     }
 
     fn at_end(&self) -> bool {
@@ -294,7 +300,10 @@ impl<'a> Attributes<'a> {
     }
 
     /// The next attribute: its offset in the message, its type and its value.
-    #[expect(clippy::type_complexity, reason = "offset, type and value of one attribute")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "offset, type and value of one attribute"
+    )]
     fn next(&mut self) -> Result<Option<(usize, u16, &'a [u8])>, StunError> {
         if self.at_end() {
             return Ok(None);
@@ -310,7 +319,11 @@ impl<'a> Attributes<'a> {
             return Err(StunError::Malformed);
         }
         self.offset = end;
-        Ok(Some((start, attribute, &self.datagram[start + 4..start + 4 + length])))
+        Ok(Some((
+            start,
+            attribute,
+            &self.datagram[start + 4..start + 4 + length],
+        )))
     }
 }
 

@@ -1,20 +1,23 @@
 //! One peer's transport: ICE, DTLS, SRTP keys and data channels joined.
 
+mod pump;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::dtls::{DtlsAssociation, DtlsOutput, Established, Fingerprint, RtcDtls};
+use crate::dtls::{DtlsAssociation, Established, Fingerprint, RtcDtls};
 use crate::event::{
-    FailReason, MESSAGE_MAX, Output, RemoteError, RemoteParameters, Role, TransportConfig, TransportEvent,
-    TransportStats, UNANNOUNCED_MESSAGE_MAX,
+    FailReason, MESSAGE_MAX, Output, RemoteError, RemoteParameters, Role, TransportConfig,
+    TransportEvent, TransportStats, UNANNOUNCED_MESSAGE_MAX,
 };
 use crate::ice::{Expiry, IceCredentials, IceLite};
 use crate::ice_client::IceClient;
 use crate::path::Path;
 use crate::sctp::{
-    ChannelEvent, ChannelId, ChannelLimits, ChannelReliability, Channels, MessageKind, OpenChannelError, SendError,
+    ChannelId, ChannelLimits, ChannelReliability, Channels, MessageKind, OpenChannelError,
+    SendError,
 };
 use crate::srtp::{SrtpError, SrtpSession};
 use crate::stun::StunError;
@@ -35,6 +38,10 @@ enum Ice {
     Client(IceClient),
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per transport, and every media packet goes through it"
+)]
 enum Phase {
     /// Until the handshake is done and the certificate is checked.
     Connecting {
@@ -86,7 +93,10 @@ impl Transport {
         Self {
             ice,
             dtls: Box::new(RtcDtls::new(config.identity, config.srtp, is_client)),
-            phase: Phase::Connecting { unchecked: None, early_data: Vec::new() },
+            phase: Phase::Connecting {
+                unchecked: None,
+                early_data: Vec::new(),
+            },
             channels: Channels::new(is_client, limits),
             is_client,
             remote_fingerprint: None,
@@ -102,18 +112,35 @@ impl Transport {
     ///
     /// # Errors
     /// [`RemoteError`]; the transport goes on as it was.
-    pub fn set_remote(&mut self, now: Instant, remote: RemoteParameters) -> Result<(), RemoteError> {
+    pub fn set_remote(
+        &mut self,
+        now: Instant,
+        remote: RemoteParameters,
+    ) -> Result<(), RemoteError> {
         if self.is_over() {
             return Err(RemoteError::Closed);
         }
-        let fingerprint: Fingerprint = remote.fingerprint_sha256.parse().map_err(RemoteError::BadFingerprint)?;
-        if self.remote_fingerprint.is_some_and(|known| !known.matches(&fingerprint)) {
+        let fingerprint: Fingerprint = remote
+            .fingerprint_sha256
+            .parse()
+            .map_err(RemoteError::BadFingerprint)?;
+        if self
+            .remote_fingerprint
+            .is_some_and(|known| !known.matches(&fingerprint))
+        {
             return Err(RemoteError::FingerprintChanged);
         }
         self.remote_fingerprint = Some(fingerprint);
-        self.channels.set_send_message_max(send_limit(remote.max_message_size));
+        self.channels
+            .set_send_message_max(send_limit(remote.max_message_size));
         if let Ice::Client(ice) = &mut self.ice {
-            ice.set_remote(now, IceCredentials { ufrag: remote.ufrag, pwd: remote.pwd });
+            ice.set_remote(
+                now,
+                IceCredentials {
+                    ufrag: remote.ufrag,
+                    pwd: remote.pwd,
+                },
+            );
         }
         self.check_certificate(now);
         self.pump(now);
@@ -153,7 +180,12 @@ impl Transport {
     ///
     /// # Errors
     /// [`StunError`] for whatever was dropped.
-    pub fn handle_stun(&mut self, now: Instant, path: Path, datagram: &[u8]) -> Result<(), StunError> {
+    pub fn handle_stun(
+        &mut self,
+        now: Instant,
+        path: Path,
+        datagram: &[u8],
+    ) -> Result<(), StunError> {
         if self.is_over() {
             return Err(StunError::Closed);
         }
@@ -221,7 +253,12 @@ impl Transport {
     ///
     /// # Errors
     /// [`SrtpError`]; do not send the packet.
-    pub fn protect_rtp(&mut self, packet: &mut [u8], header_len: usize, len: usize) -> Result<usize, SrtpError> {
+    pub fn protect_rtp(
+        &mut self,
+        packet: &mut [u8],
+        header_len: usize,
+        len: usize,
+    ) -> Result<usize, SrtpError> {
         self.srtp()?.protect_rtp(packet, header_len, len)
     }
 
@@ -313,7 +350,10 @@ impl Transport {
                 }
             }
         }
-        if self.setup_deadline().is_some_and(|deadline| deadline <= now) {
+        if self
+            .setup_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
             return self.fail(now, FailReason::SetupTimeout(self.dtls.problem()));
         }
         self.dtls.handle_timeout(now);
@@ -331,10 +371,15 @@ impl Transport {
             Ice::Lite(ice) => ice.next_expiry(),
             Ice::Client(ice) => ice.poll_timeout(),
         };
-        [ice, self.setup_deadline(), self.dtls.poll_timeout(), self.channels.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            ice,
+            self.setup_deadline(),
+            self.dtls.poll_timeout(),
+            self.channels.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Closes the connection: ABORT and close_notify go out, no event comes.
@@ -365,156 +410,14 @@ impl Transport {
             ..self.stats
         }
     }
-
-    fn handle_live_stun(&mut self, now: Instant, path: Path, datagram: &[u8]) -> Result<(), StunError> {
-        match &mut self.ice {
-            Ice::Lite(ice) => {
-                let accepted = ice.handle_request(now, path, datagram)?;
-                self.setup_started_at.get_or_insert(now);
-                self.transmit(Some(path), accepted.response);
-                if let Some(selected) = accepted.selected {
-                    self.emit(TransportEvent::PathSelected(selected));
-                }
-            }
-            Ice::Client(ice) => {
-                let newly_valid = ice.handle_response(now, path, datagram)?;
-                self.setup_started_at.get_or_insert(now);
-                if newly_valid {
-                    self.emit(TransportEvent::PathSelected(path));
-                    self.dtls.start(now);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn srtp(&mut self) -> Result<&mut SrtpSession, SrtpError> {
-        match &mut self.phase {
-            Phase::Connected(srtp) => Ok(srtp),
-            Phase::Connecting { .. } | Phase::Over => Err(SrtpError::NotConnected),
-        }
-    }
-
-    const fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Over)
-    }
-
-    fn setup_deadline(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Connecting { .. } => self.setup_started_at.map(|at| at + SETUP_TIMEOUT),
-            Phase::Connected(_) | Phase::Over => None,
-        }
-    }
-
-    /// Carries what each layer has ready to the next until all are quiet.
-    fn pump(&mut self, now: Instant) {
-        loop {
-            if let Ice::Client(ice) = &mut self.ice
-                && !matches!(self.phase, Phase::Over)
-                && let Some((path, check)) = ice.poll_transmit(now)
-            {
-                self.transmit(Some(path), check);
-            } else if let Some(output) = self.dtls.poll_output() {
-                self.handle_dtls_output(now, output);
-            } else if let Some(event) = self.channels.poll_event() {
-                self.handle_channel_event(event);
-            } else if let Some(packet) = self.channels.poll_packet(now) {
-                // Fails once DTLS is closed; then nobody waits for the packet.
-                let _ = self.dtls.send(now, &packet);
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn handle_dtls_output(&mut self, now: Instant, output: DtlsOutput) {
-        match output {
-            DtlsOutput::Transmit(datagram) => self.transmit(self.selected_path(), datagram.into()),
-            DtlsOutput::Established(established) => {
-                if let Phase::Connecting { unchecked, .. } = &mut self.phase {
-                    *unchecked = Some(established);
-                }
-                self.check_certificate(now);
-            }
-            DtlsOutput::Data(data) => match &mut self.phase {
-                Phase::Connected(_) => self.channels.handle_packet(now, &data),
-                Phase::Connecting { early_data, .. } if early_data.len() < EARLY_DATA_MAX => early_data.push(data),
-                Phase::Connecting { .. } | Phase::Over => {}
-            },
-            DtlsOutput::PeerClosed => {
-                if !self.is_over() {
-                    self.phase = Phase::Over;
-                    self.emit(TransportEvent::Closed);
-                }
-            }
-        }
-    }
-
-    /// Compares the certificate of a finished handshake with the signalled
-    /// fingerprint, once both are there. Keys are used only afterwards.
-    fn check_certificate(&mut self, now: Instant) {
-        let Phase::Connecting { unchecked, early_data } = &mut self.phase else { return };
-        let Some(expected) = self.remote_fingerprint else { return };
-        let Some(established) = unchecked.take() else { return };
-        if !established.peer_fingerprint.matches(&expected) {
-            return self.fail(now, FailReason::FingerprintMismatch);
-        }
-        let early_data = std::mem::take(early_data);
-        let profile = established.srtp.profile();
-        self.phase = Phase::Connected(established.srtp);
-        let elapsed = self.setup_started_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        self.emit(TransportEvent::Connected { profile, elapsed });
-        if self.is_client {
-            self.channels.connect(now);
-        }
-        for data in early_data {
-            self.channels.handle_packet(now, &data);
-        }
-    }
-
-    fn handle_channel_event(&mut self, event: ChannelEvent) {
-        if self.is_over() {
-            return;
-        }
-        self.emit(match event {
-            ChannelEvent::Open { id, label, reliability, negotiated_by_us } => {
-                TransportEvent::ChannelOpen { id, label, reliability, negotiated_by_us }
-            }
-            ChannelEvent::Closed { id } => TransportEvent::ChannelClosed { id },
-            ChannelEvent::Message { id, kind, data } => TransportEvent::Message { id, kind, data },
-        });
-    }
-
-    fn fail(&mut self, now: Instant, reason: FailReason) {
-        self.end(now);
-        self.emit(TransportEvent::Failed(reason));
-    }
-
-    /// Sends what ends the layers and refuses everything from here on.
-    fn end(&mut self, now: Instant) {
-        self.phase = Phase::Over;
-        self.channels.close(now);
-        self.pump(now);
-        self.dtls.close(now);
-        self.pump(now);
-    }
-
-    fn emit(&mut self, event: TransportEvent) {
-        self.outputs.push_back(Output::Event(event));
-    }
-
-    fn transmit(&mut self, path: Option<Path>, datagram: Vec<u8>) {
-        match path {
-            Some(path) if self.outputs.len() < OUTPUTS_MAX => self.outputs.push_back(Output::Transmit { path, datagram }),
-            Some(_) | None => self.stats.datagrams_dropped += 1,
-        }
-    }
 }
 
 /// The longest message to send, from the peer's `a=max-message-size`.
 fn send_limit(announced: Option<u64>) -> usize {
     match announced.unwrap_or(UNANNOUNCED_MESSAGE_MAX) {
         0 => MESSAGE_MAX,
-        announced => usize::try_from(announced).unwrap_or(MESSAGE_MAX).min(MESSAGE_MAX),
+        announced => usize::try_from(announced)
+            .unwrap_or(MESSAGE_MAX)
+            .min(MESSAGE_MAX),
     }
 }

@@ -208,10 +208,8 @@ async fn strangers_are_not_trusted_on_either_side() {
             "{what}: {error}"
         );
     }
-    let mixed_up = Certificates {
-        client_key: ours.ca.clone(),
-        ..ours.clone()
-    };
+    let mut mixed_up = ours.clone();
+    mixed_up.client_key = ours.ca.clone();
     for (ca, identity, blamed) in [
         (&ours.client_key, &ours, &ours.client_key),
         (&ours.ca, &mixed_up, &ours.ca),

@@ -6,10 +6,9 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use super::{CloseReason, FRAME_LEN_MAX};
+use super::CloseReason;
+use crate::framing::LENGTH_LEN;
 use crate::poller::{Interest, Poller, Token};
-
-const LENGTH_LEN: usize = 2;
 
 pub(super) struct Connection {
     stream: TcpStream,
@@ -19,6 +18,8 @@ pub(super) struct Connection {
     pub(super) confirmed: bool,
     /// It is to be closed with the next flush.
     pub(super) doomed: bool,
+    /// It is in the list of those to be written.
+    pub(super) dirty: bool,
     /// The kernel's buffer is full and the poller says when it is not.
     pub(super) waits_for_room: bool,
     /// The beginning of a frame; shorter than a frame with its length.
@@ -63,6 +64,7 @@ impl Connection {
             last_heard: now,
             confirmed: false,
             doomed: false,
+            dirty: false,
             waits_for_room: false,
             partial: Vec::new(),
             output: VecDeque::new(),
@@ -106,6 +108,7 @@ impl Connection {
 
     /// Writes what the kernel takes. Returns how much that was and what is left.
     pub(super) fn flush(&mut self) -> (usize, Flushed) {
+        self.dirty = false;
         let mut total = 0;
         while !self.output.is_empty() {
             let (first, second) = self.output.as_slices();
@@ -141,53 +144,5 @@ impl Connection {
         }
         self.waits_for_room = waits;
         poller.set_interest(&self.stream, token, interest)
-    }
-}
-
-/// Iterates over the whole frames of a buffer; [`Frames::finish`] gives what is left.
-pub(super) struct Frames<'a> {
-    rest: &'a mut [u8],
-    oversize: bool,
-}
-
-impl<'a> Frames<'a> {
-    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
-        Self {
-            rest: bytes,
-            oversize: false,
-        }
-    }
-
-    /// The beginning of the next frame.
-    pub(super) fn finish(self) -> Result<&'a [u8], CloseReason> {
-        if self.oversize {
-            Err(CloseReason::Oversize)
-        } else {
-            Ok(self.rest)
-        }
-    }
-}
-
-impl<'a> Iterator for Frames<'a> {
-    type Item = &'a mut [u8];
-
-    fn next(&mut self) -> Option<&'a mut [u8]> {
-        loop {
-            let head: &[u8; LENGTH_LEN] = self.rest.first_chunk()?;
-            let len = usize::from(u16::from_be_bytes(*head));
-            if len > FRAME_LEN_MAX {
-                self.oversize = true;
-                return None;
-            }
-            if self.rest.len() < LENGTH_LEN + len {
-                return None;
-            }
-            let (frame, rest) = std::mem::take(&mut self.rest).split_at_mut(LENGTH_LEN + len);
-            self.rest = rest;
-            // An empty frame says nothing (a keep-alive of some senders).
-            if len > 0 {
-                return Some(&mut frame[LENGTH_LEN..]);
-            }
-        }
     }
 }

@@ -318,6 +318,21 @@ fn what_is_not_confirmed_or_idle_is_closed_in_time() {
 }
 
 #[test]
+fn without_descriptors_a_connection_is_closed_and_the_listener_is_not_ready_for_ever() {
+    let mut bench = Bench::new(TcpOptions::default());
+    let mut stream = TcpStream::connect(bench.tcp.local_addr().unwrap()).unwrap();
+    bench.tcp.shed(&io::Error::from_raw_os_error(libc::EMFILE));
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    assert_eq!(bench.tcp.counters().refused, 1);
+    assert!(bench.tcp.spare.is_some());
+    bench
+        .poller
+        .wait(&mut bench.ready, Some(Duration::ZERO))
+        .unwrap();
+    assert_eq!(bench.ready.iter().count(), 0);
+}
+
+#[test]
 fn a_full_listener_gives_up_the_oldest_stranger_but_nobody_it_knows() {
     let mut bench = Bench::new(TcpOptions {
         connections_max: 2,
@@ -334,27 +349,4 @@ fn a_full_listener_gives_up_the_oldest_stranger_but_nobody_it_knows() {
     assert_eq!(refused.read(&mut [0; 1]).unwrap(), 0);
     assert_eq!(bench.tcp.connections(), 2);
     assert_eq!(bench.tcp.counters().refused, 1);
-}
-
-proptest::proptest! {
-    #[test]
-    fn any_stream_of_bytes_is_cut_into_frames_alike(
-        mut bytes in proptest::collection::vec(0_u8..20, 0..400),
-        cut in 0_usize..400,
-    ) {
-        let mut whole: Vec<Vec<u8>> = Vec::new();
-        let mut copy = bytes.clone();
-        whole.extend(connection::Frames::new(&mut copy).map(|frame| frame.to_vec()));
-
-        let cut = cut.min(bytes.len());
-        let (first, second) = bytes.split_at_mut(cut);
-        let mut parts: Vec<Vec<u8>> = Vec::new();
-        let mut frames = connection::Frames::new(first);
-        parts.extend(frames.by_ref().map(|frame| frame.to_vec()));
-        if let Ok(rest) = frames.finish() {
-            let mut joined = [rest, second].concat();
-            parts.extend(connection::Frames::new(&mut joined).map(|frame| frame.to_vec()));
-        }
-        proptest::prop_assert_eq!(parts, whole);
-    }
 }

@@ -4,7 +4,7 @@ use headwater_model::media::TransportKey;
 
 use crate::core::Core;
 use crate::directory::{ParticipantKey, Place};
-use crate::media::{MediaEvent, QualitySubject};
+use crate::media::MediaEvent;
 use crate::room::Room;
 use crate::room::membership::Farewell;
 use crate::session::{Command, TransportKind};

@@ -111,8 +111,6 @@ pub struct ShardSnapshot {
     pub egress: egress::EgressDrops,
     /// TCP connections now.
     pub tcp_connections: usize,
-    /// Transports now.
-    pub transports: usize,
     /// Transports over which media can flow now.
     pub connected_transports: usize,
     /// Rooms now.
@@ -178,12 +176,6 @@ impl ShardHandle {
     #[must_use]
     pub fn snapshot(&self) -> ShardSnapshot {
         *self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// The thread runs.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        !self.commands.is_closed()
     }
 }
 

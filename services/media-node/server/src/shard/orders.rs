@@ -28,8 +28,8 @@ impl Media {
                 let Some(slot) = self.transports.get_mut(transport) else { return };
                 let parameters = RemoteParameters {
                     fingerprint_sha256: remote.fingerprint,
-                    ufrag: remote.ice.ufrag,
-                    pwd: remote.ice.pwd,
+                    ufrag: remote.credentials.ufrag,
+                    pwd: remote.credentials.pwd,
                     max_message_size: remote.max_message_size,
                 };
                 if let Err(error) = slot.transport.set_remote(now, parameters) {
@@ -83,7 +83,9 @@ impl Media {
             }
             MediaCommand::Unsubscribe { subscription } => self.sfu.unsubscribe(subscription),
             MediaCommand::SetTarget { subscription, target } => {
-                self.sfu.set_target(now, subscription, target);
+                if let Err(error) = self.sfu.set_target(now, subscription, target) {
+                    debug!(%error, "target refused");
+                }
             }
             // Subscribers' bandwidth is not estimated yet, so there is no estimate to clamp.
             MediaCommand::LimitDownlink { .. } => {}

@@ -199,11 +199,6 @@ impl Transports {
         }
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
     /// How many are connected.
     pub fn connected(&self) -> usize {
         self.slots.values().filter(|slot| slot.connected).count()

@@ -279,7 +279,6 @@ impl Worker {
             ingress: self.media.counters,
             egress: self.drops,
             tcp_connections: self.ports.tcp_connections(),
-            transports: self.media.transports.len(),
             connected_transports: self.media.transports.connected(),
             rooms: self.media.rooms.reports(now).len(),
             participants: self.media.rooms.participant_count(),

@@ -82,7 +82,11 @@ impl Delivery {
     /// Finds the payload types for what is published now.
     pub(crate) fn match_codecs(&mut self, published: &[PayloadMapping]) {
         self.codecs = match_codecs(published, &self.negotiated.codecs);
-        let plain = self.codecs.iter().flatten().any(|codec| self.repeats_plainly(codec));
+        let plain = self
+            .codecs
+            .iter()
+            .flatten()
+            .any(|codec| self.repeats_plainly(codec));
         let ids = &self.negotiated.extensions;
         let varies = ids.get(HeaderExtension::TransportCc).is_some()
             || ids.get(HeaderExtension::AbsSendTime).is_some();

@@ -88,7 +88,10 @@ impl Forwarder {
     /// `first_out` is the first sequence number, `first_timestamp` the first timestamp.
     pub(crate) fn new(kind: MediaKind, first_out: u16, first_timestamp: u32) -> Self {
         Self {
-            want: Want { encoding: 0, layers: Layers::ALL },
+            want: Want {
+                encoding: 0,
+                layers: Layers::ALL,
+            },
             flow: Flow::Fresh,
             line: Line::NONE,
             layers: Layers::ALL,
@@ -97,7 +100,10 @@ impl Forwarder {
             next_out: 0x1_0000 + u64::from(first_out),
             last_in_timestamp: 0,
             last_in_picture: None,
-            last_out: LastOut { timestamp: first_timestamp, arrival: Micros::ZERO },
+            last_out: LastOut {
+                timestamp: first_timestamp,
+                arrival: Micros::ZERO,
+            },
             last_out_picture: 0,
             last_out_tl0: 0,
             clock_rate: match kind {
@@ -154,8 +160,11 @@ impl Forwarder {
     /// The encoding and epoch whose packets are forwarded now, for sender reports, with
     /// the offset of its timestamps.
     pub(crate) fn clock_line(&self) -> Option<(u8, u8, u32)> {
-        (!self.awaits_start())
-            .then_some((self.line.encoding, self.line.epoch, self.line.timestamp_offset))
+        (!self.awaits_start()).then_some((
+            self.line.encoding,
+            self.line.epoch,
+            self.line.timestamp_offset,
+        ))
     }
 
     /// Our timestamp of the newest packet and when it had come.
@@ -173,7 +182,11 @@ impl Forwarder {
             let timestamp = self.align(encoding, packet, streams);
             return self.begin(encoding, packet, timestamp);
         }
-        if packet.late { self.look_up(encoding, packet) } else { Verdict::Skip }
+        if packet.late {
+            self.look_up(encoding, packet)
+        } else {
+            Verdict::Skip
+        }
     }
 
     /// Begins with a packet of the ring, `following` pictures before the newest one,
@@ -217,14 +230,20 @@ impl Forwarder {
         if self.flow == Flow::Flowing && out >= self.line.out {
             return Some((self.line, self.line.from + (out - self.line.out)));
         }
-        self.history.iter().find_map(|line| line.number_of(out).map(|number| (*line, number)))
+        self.history
+            .iter()
+            .find_map(|line| line.number_of(out).map(|number| (*line, number)))
     }
 
     /// A packet that was or should have been forwarded in a line.
     pub(crate) fn place_in(&self, line: &Line, packet: &Packet) -> Verdict {
         let placed = self.placed(line, packet);
         let wanted = line.layers.pass(packet) && packet.kind == PacketKind::Media;
-        if wanted { Verdict::Forward(placed) } else { Verdict::Fill(placed) }
+        if wanted {
+            Verdict::Forward(placed)
+        } else {
+            Verdict::Fill(placed)
+        }
     }
 
     fn newest_out(&self) -> Option<u64> {
@@ -247,7 +266,11 @@ impl Forwarder {
         if self.flow == Flow::Fresh {
             return self.last_out.timestamp;
         }
-        let clock_of = |index: u8| streams.get(usize::from(index)).and_then(|stream| stream.clock);
+        let clock_of = |index: u8| {
+            streams
+                .get(usize::from(index))
+                .and_then(|stream| stream.clock)
+        };
         let reported = if self.line.is_of(encoding, packet.epoch) {
             Some(packet.timestamp)
         } else {
@@ -269,8 +292,16 @@ impl Forwarder {
             to: u64::MAX,
             out: self.next_out,
             timestamp_offset: timestamp.wrapping_sub(packet.timestamp),
-            picture_offset: if fresh { 0 } else { next_picture.wrapping_sub(packet.shape.picture) },
-            tl0_offset: if fresh { 0 } else { next_tl0.wrapping_sub(packet.shape.tl0) },
+            picture_offset: if fresh {
+                0
+            } else {
+                next_picture.wrapping_sub(packet.shape.picture)
+            },
+            tl0_offset: if fresh {
+                0
+            } else {
+                next_tl0.wrapping_sub(packet.shape.tl0)
+            },
             encoding,
             epoch: packet.epoch,
             layers: self.layers,
@@ -281,8 +312,15 @@ impl Forwarder {
     }
 
     fn passing_layers(&self) -> Layers {
-        let spatial = if self.scalable { self.want.layers.spatial } else { u8::MAX };
-        Layers { spatial, temporal: self.want.layers.temporal }
+        let spatial = if self.scalable {
+            self.want.layers.spatial
+        } else {
+            u8::MAX
+        };
+        Layers {
+            spatial,
+            temporal: self.want.layers.temporal,
+        }
     }
 
     /// The next packet of the current encoding, perhaps behind a gap.
@@ -345,14 +383,20 @@ impl Forwarder {
             Flow::Skipping { next } if next < packet.number && new_picture => {
                 // Missing between two pictures that are left out: it may be a third
                 // one that is wanted.
-                let line =
-                    Line { from: next, to: packet.number, out: self.next_out, ..self.line };
+                let line = Line {
+                    from: next,
+                    to: packet.number,
+                    out: self.next_out,
+                    ..self.line
+                };
                 self.next_out += packet.number - next;
                 self.history.push(line);
             }
             Flow::Skipping { .. } | Flow::Fresh | Flow::Stopped => {}
         }
-        self.flow = Flow::Skipping { next: packet.number + 1 };
+        self.flow = Flow::Skipping {
+            next: packet.number + 1,
+        };
         self.highest = packet.number;
         self.last_in_timestamp = packet.timestamp;
         let picture = packet.shape.picture;
@@ -366,7 +410,10 @@ impl Forwarder {
     fn cut(&mut self, number: u64) {
         if self.flow == Flow::Flowing {
             let out = self.line.out_of(number);
-            self.history.push(Line { to: number, ..self.line });
+            self.history.push(Line {
+                to: number,
+                ..self.line
+            });
             self.line.from = number;
             self.line.out = out;
         }
@@ -384,7 +431,10 @@ impl Forwarder {
         let placed = self.placed(&self.line, packet);
         self.last_in_timestamp = packet.timestamp;
         self.last_in_picture = Some(packet.shape.picture);
-        self.last_out = LastOut { timestamp: placed.timestamp, arrival: packet.arrival };
+        self.last_out = LastOut {
+            timestamp: placed.timestamp,
+            arrival: packet.arrival,
+        };
         self.last_out_picture = placed.picture;
         self.last_out_tl0 = placed.tl0;
         Verdict::Forward(placed)
@@ -405,11 +455,12 @@ impl Forwarder {
 
     /// A packet that came late belongs to the line that was in force around it.
     fn look_up(&self, encoding: u8, packet: &Packet) -> Verdict {
-        let matches = |line: &&Line| {
-            line.is_of(encoding, packet.epoch) && line.contains(packet.number)
-        };
+        let matches =
+            |line: &&Line| line.is_of(encoding, packet.epoch) && line.contains(packet.number);
         let current = Some(&self.line).filter(|_| self.flow == Flow::Flowing);
-        let line = current.filter(matches).or_else(|| self.history.iter().find(matches));
+        let line = current
+            .filter(matches)
+            .or_else(|| self.history.iter().find(matches));
         line.map_or(Verdict::Skip, |line| self.place_in(line, packet))
     }
 }

@@ -47,7 +47,11 @@ pub(crate) struct RepeatGuard {
 
 impl RepeatGuard {
     pub(crate) fn new() -> Self {
-        Self { budget: BUDGET_MAX, recent: None, stamps: None }
+        Self {
+            budget: BUDGET_MAX,
+            recent: None,
+            stamps: None,
+        }
     }
 
     /// Bytes were forwarded for the first time.
@@ -63,7 +67,9 @@ impl RepeatGuard {
         sequence: u16,
         bytes: usize,
     ) -> Result<(), Refusal> {
-        let recent = self.recent.get_or_insert_with(|| Box::new([(0, Micros::ZERO); RECENT_SLOTS]));
+        let recent = self
+            .recent
+            .get_or_insert_with(|| Box::new([(0, Micros::ZERO); RECENT_SLOTS]));
         let slot = &mut recent[usize::from(sequence) % RECENT_SLOTS];
         if slot.0 == sequence && now.since(slot.1) < rtt.max(SPACING_MIN) {
             return Err(Refusal::Repeated);
@@ -78,15 +84,24 @@ impl RepeatGuard {
 
     /// From now on stamps are kept; those kept so far are forgotten.
     pub(crate) fn keep_stamps(&mut self, keep: bool) {
-        let none = Stamp { sequence: 0, transport_sequence: 0, send_time: [0; 3], used: false };
+        let none = Stamp {
+            sequence: 0,
+            transport_sequence: 0,
+            send_time: [0; 3],
+            used: false,
+        };
         self.stamps = keep.then(|| Box::new([none; STAMPS]));
     }
 
     /// A packet was sent with these values.
     pub(crate) fn stamp(&mut self, sequence: u16, transport_sequence: u16, send_time: [u8; 3]) {
         if let Some(stamps) = &mut self.stamps {
-            stamps[usize::from(sequence) % STAMPS] =
-                Stamp { sequence, transport_sequence, send_time, used: true };
+            stamps[usize::from(sequence) % STAMPS] = Stamp {
+                sequence,
+                transport_sequence,
+                send_time,
+                used: true,
+            };
         }
     }
 
@@ -129,7 +144,10 @@ mod tests {
                 repeated += usize::from(guard.admit(now, Micros::ZERO, sequence, 1_200).is_ok());
             }
         }
-        assert!(repeated * 1_200 <= forwarded / 2 + BUDGET_MAX as usize, "{repeated}");
+        assert!(
+            repeated * 1_200 <= forwarded / 2 + BUDGET_MAX as usize,
+            "{repeated}"
+        );
     }
 
     #[test]

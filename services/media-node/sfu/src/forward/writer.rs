@@ -11,12 +11,12 @@ use super::codecs::OutCodec;
 use super::delivery::Delivery;
 use super::forwarder::Placed;
 use super::repeat::Refusal;
+use crate::Stats;
 use crate::clock::Micros;
 use crate::egress::{Egress, OutgoingRtp};
 use crate::ingress::extensions::{CARRIED, PACKED_MAX, unpack};
 use crate::ingress::ring::Packet;
 use crate::ingress::shape::{HEAD_MAX, PictureForm};
-use crate::Stats;
 
 /// Fixed header, head of the extension block, MID, two numbers of ours, carried values.
 const HEADER_MAX: usize = 12 + 4 + (2 + 255) + (2 + 2) + (2 + 3) + PACKED_MAX + 4;
@@ -98,8 +98,14 @@ impl Writer {
         let may_pad = !delivery.repeats_plainly(&codec);
         delivery.count(stored.payload.len());
         delivery.guard.earn(stored.payload.len());
-        let parts = Parts { head_len, taken: head_len, may_pad };
-        self.emit(delivery, lane, &codec, &header, numbers, stored, placed, parts, egress, stats);
+        let parts = Parts {
+            head_len,
+            taken: head_len,
+            may_pad,
+        };
+        self.emit(
+            delivery, lane, &codec, &header, numbers, stored, placed, parts, egress, stats,
+        );
     }
 
     /// Puts padding under a number that was kept for a packet the subscriber does not
@@ -113,7 +119,9 @@ impl Writer {
         egress: &mut impl Egress,
         stats: &mut Stats,
     ) {
-        let Some(codec) = delivery.codec(stored.packet.codec) else { return };
+        let Some(codec) = delivery.codec(stored.packet.codec) else {
+            return;
+        };
         let sequence = placed.number as u16;
         let numbers = self.number(delivery, lane, &codec, sequence);
         let header = RtpHeader {
@@ -124,11 +132,17 @@ impl Writer {
             ssrc: delivery.negotiated.ssrc,
         };
         delivery.count(0);
-        let Some(len) = self.write_header(delivery, &codec, &header, numbers, None) else { return };
+        let Some(len) = self.write_header(delivery, &codec, &header, numbers, None) else {
+            return;
+        };
         // One byte of padding, which says so itself (RFC 3550 section 5.1).
         self.header[0] |= 0x20;
-        let packet =
-            OutgoingRtp { header: &self.header[..len], prefix: &[], payload: &[1], may_pad: false };
+        let packet = OutgoingRtp {
+            header: &self.header[..len],
+            prefix: &[],
+            payload: &[1],
+            may_pad: false,
+        };
         hand_out(lane.to, packet, egress, stats);
     }
 
@@ -143,7 +157,9 @@ impl Writer {
         egress: &mut impl Egress,
         stats: &mut Stats,
     ) {
-        let Some(codec) = delivery.codec(stored.packet.codec) else { return };
+        let Some(codec) = delivery.codec(stored.packet.codec) else {
+            return;
+        };
         let sequence = placed.number as u16;
         let rtx = delivery.rtx(&codec);
         let numbers = match rtx {
@@ -159,10 +175,16 @@ impl Writer {
                     return;
                 }
             },
-            None => Some(Numbers { transport_sequence: [0; 2], send_time: [0; 3] }),
+            None => Some(Numbers {
+                transport_sequence: [0; 2],
+                send_time: [0; 3],
+            }),
         };
         let (now, rtt) = at;
-        match delivery.guard.admit(now, rtt, sequence, stored.payload.len().max(100)) {
+        match delivery
+            .guard
+            .admit(now, rtt, sequence, stored.payload.len().max(100))
+        {
             Ok(()) => {}
             Err(Refusal::Repeated) => {
                 stats.drops.retransmission_repeated += 1;
@@ -196,8 +218,14 @@ impl Writer {
             (None, None) => return,
         };
         let taken = self.write_head(prefix_len, stored, placed);
-        let parts = Parts { head_len: prefix_len + taken, taken, may_pad: rtx.is_some() };
-        self.emit(delivery, lane, &codec, &header, numbers, stored, placed, parts, egress, stats);
+        let parts = Parts {
+            head_len: prefix_len + taken,
+            taken,
+            may_pad: rtx.is_some(),
+        };
+        self.emit(
+            delivery, lane, &codec, &header, numbers, stored, placed, parts, egress, stats,
+        );
     }
 
     /// Repeats, with RTX, what was padding: an RTX packet without a payload.
@@ -211,12 +239,22 @@ impl Writer {
         egress: &mut impl Egress,
         stats: &mut Stats,
     ) {
-        let Some(codec) = delivery.codec(stored.packet.codec) else { return };
+        let Some(codec) = delivery.codec(stored.packet.codec) else {
+            return;
+        };
         if delivery.rtx(&codec).is_none() {
             return;
         }
-        let empty = Stored { payload: &[], extensions: &[], ..stored };
-        let plain = Placed { rewritten: false, marker: false, ..placed };
+        let empty = Stored {
+            payload: &[],
+            extensions: &[],
+            ..stored
+        };
+        let plain = Placed {
+            rewritten: false,
+            marker: false,
+            ..placed
+        };
         self.repeat(delivery, lane, empty, plain, at, egress, stats);
     }
 
@@ -230,28 +268,43 @@ impl Writer {
         let numbers = self.fresh_numbers(delivery, lane, codec);
         if delivery.guard.keeps_stamps() {
             let transport_sequence = u16::from_be_bytes(numbers.transport_sequence);
-            delivery.guard.stamp(sequence, transport_sequence, numbers.send_time);
+            delivery
+                .guard
+                .stamp(sequence, transport_sequence, numbers.send_time);
         }
         numbers
     }
 
     fn fresh_numbers(&self, delivery: &Delivery, lane: &mut Lane<'_>, codec: &OutCodec) -> Numbers {
         let mut transport_sequence = 0;
-        let wanted = delivery.negotiated.extensions.get(HeaderExtension::TransportCc).is_some();
+        let wanted = delivery
+            .negotiated
+            .extensions
+            .get(HeaderExtension::TransportCc)
+            .is_some();
         if codec.transport_cc && wanted {
             transport_sequence = *lane.transport_sequence;
             *lane.transport_sequence = transport_sequence.wrapping_add(1);
         }
-        Numbers { transport_sequence: transport_sequence.to_be_bytes(), send_time: self.send_time }
+        Numbers {
+            transport_sequence: transport_sequence.to_be_bytes(),
+            send_time: self.send_time,
+        }
     }
 
     /// Writes the rewritten start of the payload behind `at` bytes of the head buffer.
     /// Returns how many bytes of the payload it replaces.
     fn write_head(&mut self, at: usize, stored: Stored<'_>, placed: Placed) -> usize {
         let shape = &stored.packet.shape;
-        let len = if placed.rewritten { shape.head_len() } else { 0 };
+        let len = if placed.rewritten {
+            shape.head_len()
+        } else {
+            0
+        };
         // The head was read from this payload, so it is not longer.
-        let Some(original) = stored.payload.get(..len) else { return 0 };
+        let Some(original) = stored.payload.get(..len) else {
+            return 0;
+        };
         let head = &mut self.head[at..at + len];
         head.copy_from_slice(original);
         if len > 0 {
@@ -260,7 +313,10 @@ impl Writer {
         len
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one packet's parts, passed on by three callers")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one packet's parts, passed on by three callers"
+    )]
     fn emit(
         &mut self,
         delivery: &Delivery,
@@ -275,7 +331,9 @@ impl Writer {
         stats: &mut Stats,
     ) {
         let body = Some((stored, placed));
-        let Some(len) = self.write_header(delivery, codec, header, numbers, body) else { return };
+        let Some(len) = self.write_header(delivery, codec, header, numbers, body) else {
+            return;
+        };
         let packet = OutgoingRtp {
             header: &self.header[..len],
             prefix: &self.head[..parts.head_len],
@@ -311,11 +369,13 @@ impl Writer {
             extensions.push((id, &numbers.send_time));
         }
         if let Some((stored, placed)) = body {
-            let renumbered = placed.rewritten
-                && stored.packet.shape.picture_form == PictureForm::FrameNumber;
+            let renumbered =
+                placed.rewritten && stored.packet.shape.picture_form == PictureForm::FrameNumber;
             let descriptor = &mut self.descriptor[..];
             for (extension, value) in unpack(stored.extensions) {
-                let Some(id) = ids.get(extension) else { continue };
+                let Some(id) = ids.get(extension) else {
+                    continue;
+                };
                 if extension == HeaderExtension::DependencyDescriptor && renumbered {
                     // There is one descriptor in a packet, so its copy is made below.
                     descriptor[..value.len()].copy_from_slice(value);
@@ -350,7 +410,12 @@ struct Parts {
     may_pad: bool,
 }
 
-fn hand_out(to: TransportKey, packet: OutgoingRtp<'_>, egress: &mut impl Egress, stats: &mut Stats) {
+fn hand_out(
+    to: TransportKey,
+    packet: OutgoingRtp<'_>,
+    egress: &mut impl Egress,
+    stats: &mut Stats,
+) {
     stats.packets_out += 1;
     stats.bytes_out += packet.len() as u64;
     egress.rtp(to, packet);

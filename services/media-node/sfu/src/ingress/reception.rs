@@ -84,7 +84,11 @@ impl Reception {
         self.reported_expected = self.expected();
         self.reported_received = self.received;
         let lost = expected.saturating_sub(received);
-        let fraction = if expected == 0 { 0 } else { (lost * 256 / expected).min(255) as u8 };
+        let fraction = if expected == 0 {
+            0
+        } else {
+            (lost * 256 / expected).min(255) as u8
+        };
         let cumulative = self.expected() as i64 - self.received as i64;
         Loss {
             fraction,
@@ -117,11 +121,20 @@ mod tests {
             reception.arrived(sequence);
         }
         let loss = reception.report();
-        assert_eq!(loss.cumulative, 24, "the first number was not seen, so not expected");
+        assert_eq!(
+            loss.cumulative, 24,
+            "the first number was not seen, so not expected"
+        );
         assert_eq!(loss.fraction, (24 * 256 / 99) as u8);
         assert_eq!(loss.highest, 65_635);
         assert_eq!(reception.report().fraction, 0);
-        assert_eq!(reception.watch(), Arrived { expected: 99, received: 75 });
+        assert_eq!(
+            reception.watch(),
+            Arrived {
+                expected: 99,
+                received: 75
+            }
+        );
         assert_eq!(reception.watch(), Arrived::default());
     }
 
@@ -137,6 +150,10 @@ mod tests {
             uneven.timed(at.plus(Micros(shake)), timestamp, 90_000);
         }
         assert!(even.jitter() <= 2, "{}", even.jitter());
-        assert!((400..=460).contains(&uneven.jitter()), "{}", uneven.jitter());
+        assert!(
+            (400..=460).contains(&uneven.jitter()),
+            "{}",
+            uneven.jitter()
+        );
     }
 }

@@ -32,7 +32,9 @@ pub(crate) struct Renumber {
 impl Renumber {
     /// The number without padding; `None` if it was padding or is too old to tell.
     pub(crate) fn number(&self, sequence: u64) -> Option<u64> {
-        let Some(last) = self.runs.last() else { return Some(sequence) };
+        let Some(last) = self.runs.last() else {
+            return Some(sequence);
+        };
         if sequence >= last.to {
             return Some(sequence - last.skipped);
         }
@@ -49,7 +51,11 @@ impl Renumber {
 
     /// The newest packet is padding.
     pub(crate) fn skip(&mut self, sequence: u64) {
-        let skipped = self.runs.last().map_or(self.skipped_before, |run| run.skipped) + 1;
+        let skipped = self
+            .runs
+            .last()
+            .map_or(self.skipped_before, |run| run.skipped)
+            + 1;
         if let Some(last) = self.runs.last_mut()
             && last.to == sequence
         {
@@ -62,7 +68,11 @@ impl Renumber {
             self.skipped_before = oldest.skipped;
             self.forgotten_below = oldest.to;
         }
-        self.runs.push(Run { from: sequence, to: sequence + 1, skipped });
+        self.runs.push(Run {
+            from: sequence,
+            to: sequence + 1,
+            skipped,
+        });
     }
 
     /// Forgets everything: the encoding begins anew.

@@ -33,7 +33,9 @@ pub(crate) fn slots_for(kind: MediaKind, bitrate: u32) -> usize {
         (MediaKind::Video, 0) => VIDEO_SLOTS_UNKNOWN,
         (MediaKind::Video, _) => {
             let packets = bitrate as usize * 3 / 2 / 8 / 1_100 + 64;
-            packets.next_power_of_two().clamp(VIDEO_SLOTS_MIN, VIDEO_SLOTS_MAX)
+            packets
+                .next_power_of_two()
+                .clamp(VIDEO_SLOTS_MIN, VIDEO_SLOTS_MAX)
         }
     }
 }
@@ -121,7 +123,10 @@ impl Ring {
     }
 
     pub(crate) fn place(&self, number: u64) -> Place {
-        if self.highest.is_some_and(|highest| number + self.packets.len() as u64 <= highest) {
+        if self
+            .highest
+            .is_some_and(|highest| number + self.packets.len() as u64 <= highest)
+        {
             return Place::TooOld;
         }
         if self.packets[self.slot(number)].number == number {
@@ -140,7 +145,10 @@ impl Ring {
             extensions_len: extensions.len() as u16,
             ..packet
         };
-        self.highest = Some(self.highest.map_or(packet.number, |old| old.max(packet.number)));
+        self.highest = Some(
+            self.highest
+                .map_or(packet.number, |old| old.max(packet.number)),
+        );
         let page = self.pages[slot / PAGE_SLOTS]
             .get_or_insert_with(|| vec![0; PAGE_SLOTS * SLOT_BYTES].into_boxed_slice());
         let start = slot % PAGE_SLOTS * SLOT_BYTES;
@@ -157,10 +165,15 @@ impl Ring {
     /// Payload and extension values of a stored packet.
     pub(crate) fn bytes(&self, packet: &Packet) -> (&[u8], &[u8]) {
         let slot = self.slot(packet.number);
-        let Some(page) = &self.pages[slot / PAGE_SLOTS] else { return (&[], &[]) };
+        let Some(page) = &self.pages[slot / PAGE_SLOTS] else {
+            return (&[], &[]);
+        };
         let start = slot % PAGE_SLOTS * SLOT_BYTES;
         let end = start + usize::from(packet.payload_len);
-        (&page[start..end], &page[end..end + usize::from(packet.extensions_len)])
+        (
+            &page[start..end],
+            &page[end..end + usize::from(packet.extensions_len)],
+        )
     }
 
     /// Forgets all packets and keeps the memory.
@@ -177,7 +190,10 @@ mod tests {
     use super::*;
 
     fn packet(number: u64) -> Packet {
-        Packet { number, ..Ring::new(32).packets[0] }
+        Packet {
+            number,
+            ..Ring::new(32).packets[0]
+        }
     }
 
     #[test]

@@ -164,7 +164,9 @@ impl Stream {
     /// The sequence number is near those seen. A far one is only believed when others
     /// follow it; the encoding then begins anew.
     fn is_plausible(&mut self, incoming: &Incoming<'_>) -> bool {
-        let Some(highest) = self.unwrapper.highest() else { return true };
+        let Some(highest) = self.unwrapper.highest() else {
+            return true;
+        };
         let sequence = self.unwrapper.peek(incoming.sequence);
         if sequence <= highest + JUMP_MAX && sequence + self.ring_slots as u64 > highest {
             self.restart_run = 0;
@@ -256,14 +258,19 @@ impl Stream {
         let shape = if incoming.payload.is_empty() {
             Shape::default()
         } else {
-            let read = self.reader.read(incoming.codec, incoming.payload, incoming.dependency);
+            let read = self
+                .reader
+                .read(incoming.codec, incoming.payload, incoming.dependency);
             read.unwrap_or_else(|_| {
                 stats.drops.unreadable_descriptor += 1;
                 Shape::default()
             })
         };
-        let kind =
-            if incoming.payload.is_empty() { PacketKind::Filler } else { PacketKind::Media };
+        let kind = if incoming.payload.is_empty() {
+            PacketKind::Filler
+        } else {
+            PacketKind::Media
+        };
         let packet = Packet {
             number,
             arrival: incoming.now,
@@ -315,7 +322,9 @@ impl Stream {
 
     /// Payload and packed extension values of a packet of the ring.
     pub(crate) fn bytes(&self, packet: &Packet) -> (&[u8], &[u8]) {
-        self.ring.as_ref().map_or((&[], &[]), |ring| ring.bytes(packet))
+        self.ring
+            .as_ref()
+            .map_or((&[], &[]), |ring| ring.bytes(packet))
     }
 
     /// The newest packet's number.

@@ -25,7 +25,9 @@ impl Sfu {
     }
 
     pub(super) fn remove_link(&mut self, key: TransportKey) {
-        let Some(&index) = self.link_index.get(&key) else { return };
+        let Some(&index) = self.link_index.get(&key) else {
+            return;
+        };
         while let Some(&delivery) = self.links[index as usize].deliveries.last() {
             self.remove_delivery_at(delivery);
         }
@@ -37,7 +39,9 @@ impl Sfu {
     }
 
     pub(super) fn connect_link(&mut self, now: Micros, key: TransportKey, connected: bool) {
-        let Some(&index) = self.link_index.get(&key) else { return };
+        let Some(&index) = self.link_index.get(&key) else {
+            return;
+        };
         let link = &mut self.links[index as usize];
         if std::mem::replace(&mut link.connected, connected) == connected {
             return;
@@ -85,7 +89,9 @@ impl Sfu {
         self.bind_declared(link, index);
         for position in 0.. {
             let track = &self.tracks[index as usize];
-            let Some(&delivery) = track.deliveries.get(position) else { break };
+            let Some(&delivery) = track.deliveries.get(position) else {
+                break;
+            };
             self.deliveries[delivery as usize].match_codecs(&track.publication.codecs);
         }
         self.aim_track(index);
@@ -103,7 +109,9 @@ impl Sfu {
             return Err(SfuError::Full { what: "tracks" });
         }
         if self.links[link as usize].tracks.len() >= self.limits.tracks_per_transport {
-            return Err(SfuError::Full { what: "tracks of a transport" });
+            return Err(SfuError::Full {
+                what: "tracks of a transport",
+            });
         }
         let index = self.tracks.insert(Track::new(key, link, publication)) as u32;
         self.track_index.insert(key, index);
@@ -119,7 +127,15 @@ impl Sfu {
             let encoding = position as u8;
             for (ssrc, repeat) in [(declared.ssrc, false), (declared.rtx_ssrc, true)] {
                 if let Some(ssrc) = ssrc {
-                    self.bind(link, Source { ssrc, track: index, encoding, repeat });
+                    self.bind(
+                        link,
+                        Source {
+                            ssrc,
+                            track: index,
+                            encoding,
+                            repeat,
+                        },
+                    );
                 }
             }
         }
@@ -130,9 +146,12 @@ impl Sfu {
         if !self.links[link as usize].add_source(source) {
             return false;
         }
-        let stream =
-            &mut self.tracks[source.track as usize].streams[usize::from(source.encoding)];
-        let slot = if source.repeat { &mut stream.rtx_ssrc } else { &mut stream.ssrc };
+        let stream = &mut self.tracks[source.track as usize].streams[usize::from(source.encoding)];
+        let slot = if source.repeat {
+            &mut stream.rtx_ssrc
+        } else {
+            &mut stream.ssrc
+        };
         let before = slot.replace(source.ssrc);
         if let Some(before) = before
             && before != source.ssrc
@@ -164,7 +183,9 @@ impl Sfu {
     }
 
     pub(super) fn mute_track(&mut self, now: Micros, key: TrackKey, muted: bool) {
-        let Some(&index) = self.track_index.get(&key) else { return };
+        let Some(&index) = self.track_index.get(&key) else {
+            return;
+        };
         let track = &mut self.tracks[index as usize];
         if std::mem::replace(&mut track.muted, muted) == muted {
             return;
@@ -180,7 +201,11 @@ impl Sfu {
         }
         if let Some(level) = silence {
             let (level, active) = (level.level, level.active);
-            self.tell(SfuEvent::SpeakerLevel { track: key, level, active });
+            self.tell(SfuEvent::SpeakerLevel {
+                track: key,
+                level,
+                active,
+            });
         }
         if !muted {
             self.unsettle(now, index);
@@ -195,8 +220,10 @@ impl Sfu {
         negotiated: Subscription,
     ) -> Result<(), SfuError> {
         let link = self.link_of(transport)?;
-        let track =
-            *self.track_index.get(&track_key).ok_or(SfuError::UnknownTrack(track_key))?;
+        let track = *self
+            .track_index
+            .get(&track_key)
+            .ok_or(SfuError::UnknownTrack(track_key))?;
         if negotiated.codecs.len() > CODECS_MAX || negotiated.mid.len() > 255 {
             return Err(SfuError::Shape);
         }
@@ -209,9 +236,17 @@ impl Sfu {
         let negotiated = &self.deliveries[index as usize].negotiated;
         let (ssrc, rtx_ssrc) = (negotiated.ssrc, negotiated.rtx_ssrc);
         let link = &mut self.links[link as usize];
-        link.add_sink(Sink { ssrc, delivery: index, repeat: false });
+        link.add_sink(Sink {
+            ssrc,
+            delivery: index,
+            repeat: false,
+        });
         if let Some(ssrc) = rtx_ssrc {
-            link.add_sink(Sink { ssrc, delivery: index, repeat: true });
+            link.add_sink(Sink {
+                ssrc,
+                delivery: index,
+                repeat: true,
+            });
         }
         self.aim(index);
         self.unsettle(now, track);
@@ -234,7 +269,10 @@ impl Sfu {
             return Err(SfuError::SsrcInUse { transport, ssrc });
         }
         if negotiated.rtx_ssrc == Some(negotiated.ssrc) {
-            return Err(SfuError::SsrcInUse { transport, ssrc: negotiated.ssrc });
+            return Err(SfuError::SsrcInUse {
+                transport,
+                ssrc: negotiated.ssrc,
+            });
         }
         Ok(())
     }
@@ -261,16 +299,26 @@ impl Sfu {
         negotiated: Subscription,
     ) -> Result<u32, SfuError> {
         if self.deliveries.len() >= self.limits.subscriptions {
-            return Err(SfuError::Full { what: "subscriptions" });
+            return Err(SfuError::Full {
+                what: "subscriptions",
+            });
         }
         let of_link = self.links[link as usize].deliveries.len();
         if of_link >= self.limits.subscriptions_per_transport {
-            return Err(SfuError::Full { what: "subscriptions of a transport" });
+            return Err(SfuError::Full {
+                what: "subscriptions of a transport",
+            });
         }
         let publication = &self.tracks[track as usize].publication;
         let (kind, codecs) = (publication.kind, &publication.codecs);
-        let delivery =
-            Delivery::new(key, (track, link), kind, negotiated, codecs, &mut self.random);
+        let delivery = Delivery::new(
+            key,
+            (track, link),
+            kind,
+            negotiated,
+            codecs,
+            &mut self.random,
+        );
         let index = self.deliveries.insert(delivery) as u32;
         self.delivery_index.insert(key, index);
         self.tracks[track as usize].deliveries.push(index);
@@ -288,7 +336,9 @@ impl Sfu {
         let delivery = self.deliveries.remove(index as usize);
         self.delivery_index.remove(&delivery.key);
         self.links[delivery.link as usize].forget_delivery(index);
-        self.tracks[delivery.track as usize].deliveries.retain(|other| *other != index);
+        self.tracks[delivery.track as usize]
+            .deliveries
+            .retain(|other| *other != index);
         self.wanted.retain(|wanted| wanted.delivery != index);
     }
 
@@ -298,8 +348,10 @@ impl Sfu {
         key: SubscriptionKey,
         target: SubscriptionTarget,
     ) -> Result<(), SfuError> {
-        let index =
-            *self.delivery_index.get(&key).ok_or(SfuError::UnknownSubscription(key))?;
+        let index = *self
+            .delivery_index
+            .get(&key)
+            .ok_or(SfuError::UnknownSubscription(key))?;
         let delivery = &mut self.deliveries[index as usize];
         if std::mem::replace(&mut delivery.target, target) == target {
             return Ok(());
@@ -348,6 +400,9 @@ impl Sfu {
     }
 
     fn link_of(&self, key: TransportKey) -> Result<u32, SfuError> {
-        self.link_index.get(&key).copied().ok_or(SfuError::UnknownTransport(key))
+        self.link_index
+            .get(&key)
+            .copied()
+            .ok_or(SfuError::UnknownTransport(key))
     }
 }

@@ -46,8 +46,16 @@ impl<E: Egress> Outlet<'_, E> {
         verdict: Verdict,
     ) {
         let (payload, extensions) = stream.bytes(packet);
-        let stored = Stored { packet, payload, extensions };
-        let Outlet { writer, egress, stats } = self;
+        let stored = Stored {
+            packet,
+            payload,
+            extensions,
+        };
+        let Outlet {
+            writer,
+            egress,
+            stats,
+        } = self;
         match verdict {
             Verdict::Skip => {}
             Verdict::Forward(placed) => {
@@ -60,7 +68,8 @@ impl<E: Egress> Outlet<'_, E> {
 
 impl Sfu {
     pub(super) fn hand_out(&mut self, now: Micros, egress: &mut impl Egress) {
-        self.writer.set_send_time(AbsSendTime::from_duration(now.to_duration()).to_bytes());
+        self.writer
+            .set_send_time(AbsSendTime::from_duration(now.to_duration()).to_bytes());
         let mut queued = std::mem::take(&mut self.queued);
         for index in queued.drain(..) {
             self.forward_track(now, index, egress);
@@ -96,10 +105,15 @@ impl Sfu {
                 continue;
             }
             let before = delivery.packets;
-            let mut lane =
-                Lane { to: link.key, transport_sequence: &mut link.next_transport_sequence };
-            let mut outlet =
-                Outlet { writer: &mut self.writer, egress, stats: &mut self.stats };
+            let mut lane = Lane {
+                to: link.key,
+                transport_sequence: &mut link.next_transport_sequence,
+            };
+            let mut outlet = Outlet {
+                writer: &mut self.writer,
+                egress,
+                stats: &mut self.stats,
+            };
             forward_to(now, track, delivery, &mut lane, &pending, &mut outlet);
             if unsettled && let Some(encoding) = delivery.forwarder.awaits_keyframe(&track.streams)
             {
@@ -129,7 +143,9 @@ impl Sfu {
     fn note_layer(&mut self, track: u32, index: u32) {
         let track = &self.tracks[track as usize];
         let delivery = &mut self.deliveries[index as usize];
-        let Some((encoding, spatial)) = delivery.forwarder.forwarded() else { return };
+        let Some((encoding, spatial)) = delivery.forwarder.forwarded() else {
+            return;
+        };
         if track.kind() == MediaKind::Audio {
             return;
         }
@@ -138,42 +154,62 @@ impl Sfu {
         if before != Some(spatial) {
             let subscription = delivery.key;
             self.stats.layer_switches += u64::from(before.is_some());
-            self.tell(SfuEvent::LayerForwarded { subscription, spatial });
+            self.tell(SfuEvent::LayerForwarded {
+                subscription,
+                spatial,
+            });
         }
     }
 
     fn begin_reporting(&mut self, now: Micros, index: u32) {
         let link = &mut self.links[index as usize];
         link.sender_reports_armed = true;
-        let reference = LinkRef { index, key: link.key };
-        self.wheel.arm(now.plus(FIRST_SENDER_REPORT), Timer::SenderReports(reference));
+        let reference = LinkRef {
+            index,
+            key: link.key,
+        };
+        self.wheel.arm(
+            now.plus(FIRST_SENDER_REPORT),
+            Timer::SenderReports(reference),
+        );
         self.arm_quality(now, index);
     }
 
     fn repeat_wanted(&mut self, now: Micros, egress: &mut impl Egress) {
         let mut wanted = std::mem::take(&mut self.wanted);
         for Wanted { delivery, sequence } in wanted.drain(..) {
-            let Some(delivery) = self.deliveries.get_mut(delivery as usize) else { continue };
+            let Some(delivery) = self.deliveries.get_mut(delivery as usize) else {
+                continue;
+            };
             let link = &mut self.links[delivery.link as usize];
             if !link.connected {
                 continue;
             }
             let track = &self.tracks[delivery.track as usize];
-            let found = delivery.forwarder.origin(sequence).and_then(|(line, number)| {
-                let stream = track.streams.get(usize::from(line.encoding))?;
-                let packet = stream.packet(number)?;
-                (packet.epoch == line.epoch).then_some((line, stream, packet))
-            });
+            let found = delivery
+                .forwarder
+                .origin(sequence)
+                .and_then(|(line, number)| {
+                    let stream = track.streams.get(usize::from(line.encoding))?;
+                    let packet = stream.packet(number)?;
+                    (packet.epoch == line.epoch).then_some((line, stream, packet))
+                });
             let Some((line, stream, packet)) = found else {
                 self.stats.drops.retransmission_gone += 1;
                 continue;
             };
             let verdict = delivery.forwarder.place_in(&line, packet);
             let (payload, extensions) = stream.bytes(packet);
-            let stored = Stored { packet, payload, extensions };
+            let stored = Stored {
+                packet,
+                payload,
+                extensions,
+            };
             let at = (now, link.rtt.unwrap_or(RTT_UNKNOWN));
-            let mut lane =
-                Lane { to: link.key, transport_sequence: &mut link.next_transport_sequence };
+            let mut lane = Lane {
+                to: link.key,
+                transport_sequence: &mut link.next_transport_sequence,
+            };
             let (writer, stats) = (&mut self.writer, &mut self.stats);
             match verdict {
                 Verdict::Skip => {}
@@ -227,8 +263,12 @@ fn forward_to<E: Egress>(
     }
     for pending in pending {
         let stream = &track.streams[usize::from(pending.encoding)];
-        let Some(packet) = stream.packet(pending.number) else { continue };
-        let verdict = delivery.forwarder.take(pending.encoding, packet, &track.streams);
+        let Some(packet) = stream.packet(pending.number) else {
+            continue;
+        };
+        let verdict = delivery
+            .forwarder
+            .take(pending.encoding, packet, &track.streams);
         if verdict != Verdict::Skip {
             outlet.send(delivery, lane, stream, packet, verdict);
         }
@@ -244,16 +284,26 @@ fn start_with_keyframe<E: Egress>(
     outlet: &mut Outlet<'_, E>,
 ) {
     let encoding = delivery.forwarder.wanted_encoding();
-    let Some(stream) = track.streams.get(usize::from(encoding)) else { return };
-    let Some((group, newest)) = replayable(now, stream) else { return };
-    let Some(first) = stream.packet(group.start) else { return };
+    let Some(stream) = track.streams.get(usize::from(encoding)) else {
+        return;
+    };
+    let Some((group, newest)) = replayable(now, stream) else {
+        return;
+    };
+    let Some(first) = stream.packet(group.start) else {
+        return;
+    };
     let following = pictures_after(stream, group.start, newest.number);
     outlet.stats.keyframes_replayed += u64::from(following > 0);
     let streams = &track.streams;
-    let verdict = delivery.forwarder.replay_start(encoding, first, newest, following, streams);
+    let verdict = delivery
+        .forwarder
+        .replay_start(encoding, first, newest, following, streams);
     outlet.send(delivery, lane, stream, first, verdict);
     for number in group.start + 1..=newest.number {
-        let Some(packet) = stream.packet(number) else { continue };
+        let Some(packet) = stream.packet(number) else {
+            continue;
+        };
         if packet.epoch == first.epoch {
             let verdict = delivery.forwarder.replay_next(packet);
             outlet.send(delivery, lane, stream, packet, verdict);

@@ -30,17 +30,22 @@ impl Sfu {
             match packet {
                 RtcpPacket::SenderReport(report) => {
                     self.note_sender_report(now, link, &report.info);
-                    report.blocks().for_each(|block| self.note_report(now, link, &block));
+                    report
+                        .blocks()
+                        .for_each(|block| self.note_report(now, link, &block));
                 }
                 RtcpPacket::ReceiverReport(report) => {
-                    report.blocks().for_each(|block| self.note_report(now, link, &block));
+                    report
+                        .blocks()
+                        .for_each(|block| self.note_report(now, link, &block));
                 }
                 RtcpPacket::Nack(nack) => self.note_nack(link, &nack),
                 RtcpPacket::PictureLossIndication(pli) => {
                     self.note_picture_loss(link, pli.media_ssrc);
                 }
                 RtcpPacket::FullIntraRequest(fir) => {
-                    fir.entries().for_each(|entry| self.note_picture_loss(link, entry.ssrc));
+                    fir.entries()
+                        .for_each(|entry| self.note_picture_loss(link, entry.ssrc));
                 }
                 // Descriptions name what SDP named already; a goodbye ends nothing that
                 // signalling does not end; estimates are for bandwidth allocation.
@@ -55,7 +60,9 @@ impl Sfu {
 
     fn note_sender_report(&mut self, now: Micros, link: u32, info: &SenderInfo) {
         let link = &mut self.links[link as usize];
-        let Some(source) = link.source(info.ssrc).filter(|source| !source.repeat) else { return };
+        let Some(source) = link.source(info.ssrc).filter(|source| !source.repeat) else {
+            return;
+        };
         // A sender without a wall clock sends zero (RFC 3550 section 6.4.1).
         if info.ntp.0 == 0 {
             return;
@@ -71,7 +78,9 @@ impl Sfu {
 
     fn note_report(&mut self, now: Micros, link: u32, block: &ReportBlock) {
         let link = &mut self.links[link as usize];
-        let Some(sink) = link.sink(block.ssrc) else { return };
+        let Some(sink) = link.sink(block.ssrc) else {
+            return;
+        };
         let ntp = self.clock.ntp(now);
         let delay = block.delay_since_last_sender_report;
         if let Some(rtt) = round_trip(ntp, block.last_sender_report, delay)
@@ -95,7 +104,9 @@ impl Sfu {
             link.heard.expected += u64::from(expected);
             link.heard.lost += u64::from(lost.clamp(0, expected.cast_signed()).cast_unsigned());
             let track = &self.tracks[delivery.track as usize];
-            let rate = track.codec.map_or(90_000, |codec| u64::from(codec.clock_rate()));
+            let rate = track
+                .codec
+                .map_or(90_000, |codec| u64::from(codec.clock_rate()));
             let jitter = Micros(u64::from(block.jitter) * 1_000_000 / rate);
             link.heard.jitter = link.heard.jitter.max(jitter);
         }
@@ -103,21 +114,28 @@ impl Sfu {
 
     fn note_nack(&mut self, link: u32, nack: &Nack<'_>) {
         let sink = self.links[link as usize].sink(nack.media_ssrc);
-        let Some(sink) = sink.filter(|sink| !sink.repeat) else { return };
+        let Some(sink) = sink.filter(|sink| !sink.repeat) else {
+            return;
+        };
         for sequence in nack.lost() {
             self.stats.nacks_in += 1;
             if self.wanted.len() >= WANTED_MAX {
                 self.stats.drops.feedback_flood += 1;
                 continue;
             }
-            self.wanted.push(Wanted { delivery: sink.delivery, sequence });
+            self.wanted.push(Wanted {
+                delivery: sink.delivery,
+                sequence,
+            });
         }
     }
 
     /// A subscriber cannot go on without a keyframe.
     fn note_picture_loss(&mut self, link: u32, ssrc: u32) {
         let sink = self.links[link as usize].sink(ssrc);
-        let Some(sink) = sink.filter(|sink| !sink.repeat) else { return };
+        let Some(sink) = sink.filter(|sink| !sink.repeat) else {
+            return;
+        };
         self.stats.keyframe_requests_in += 1;
         let delivery = &self.deliveries[sink.delivery as usize];
         if delivery.is_paused() {

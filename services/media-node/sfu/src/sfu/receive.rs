@@ -34,21 +34,27 @@ impl Sfu {
             self.note_arrival(now, link, sequence);
         }
         let known = self.links[link as usize].source(view.ssrc());
-        let Some(source) = known.or_else(|| self.learn(link, &view, &seen)) else { return };
+        let Some(source) = known.or_else(|| self.learn(link, &view, &seen)) else {
+            return;
+        };
         self.arm_reports(now, link);
         self.accept(now, link, source, &view, &seen);
     }
 
     fn note_arrival(&mut self, now: Micros, index: u32, sequence: u16) {
         let link = &mut self.links[index as usize];
-        let reference = LinkRef { index, key: link.key };
+        let reference = LinkRef {
+            index,
+            key: link.key,
+        };
         let urgent = link.arrivals.note(now, sequence);
         if urgent && !link.feedback_queued {
             link.feedback_queued = true;
             self.due.push(Timer::Feedback(reference));
         } else if !link.feedback_armed {
             link.feedback_armed = true;
-            self.wheel.arm(now.plus(FEEDBACK_INTERVAL), Timer::Feedback(reference));
+            self.wheel
+                .arm(now.plus(FEEDBACK_INTERVAL), Timer::Feedback(reference));
         }
     }
 
@@ -57,9 +63,15 @@ impl Sfu {
         link.active = true;
         if !link.reports_armed {
             link.reports_armed = true;
-            let reference = LinkRef { index, key: link.key };
+            let reference = LinkRef {
+                index,
+                key: link.key,
+            };
             // The first one soon: until it comes, libwebrtc repeats MID and RID.
-            self.wheel.arm(now.plus(Micros(REPORT_INTERVAL.0 / 4)), Timer::Reports(reference));
+            self.wheel.arm(
+                now.plus(Micros(REPORT_INTERVAL.0 / 4)),
+                Timer::Reports(reference),
+            );
         }
         self.arm_quality(now, index);
     }
@@ -75,12 +87,21 @@ impl Sfu {
             self.stats.drops.unknown_payload_type += 1;
             return None;
         };
-        let rid = if meaning.repeat { seen.repaired_rid.or(seen.rid) } else { seen.rid };
+        let rid = if meaning.repeat {
+            seen.repaired_rid.or(seen.rid)
+        } else {
+            seen.rid
+        };
         let Some(encoding) = self.tracks[track as usize].encoding_of(rid) else {
             self.stats.drops.unknown_stream += 1;
             return None;
         };
-        let source = Source { ssrc: view.ssrc(), track, encoding, repeat: meaning.repeat };
+        let source = Source {
+            ssrc: view.ssrc(),
+            track,
+            encoding,
+            repeat: meaning.repeat,
+        };
         if !self.bind(link, source) {
             self.stats.drops.too_many_streams += 1;
             return None;
@@ -97,8 +118,9 @@ impl Sfu {
                 .find(|index| track_at(index).publication.mid.as_bytes() == mid)
                 .copied();
         }
-        let mut takers =
-            tracks.iter().filter(|index| track_at(index).payload_type(payload_type).is_some());
+        let mut takers = tracks
+            .iter()
+            .filter(|index| track_at(index).payload_type(payload_type).is_some());
         let only = takers.next().copied();
         only.filter(|_| takers.next().is_none())
     }
@@ -113,7 +135,11 @@ impl Sfu {
     ) {
         let track = &mut self.tracks[source.track as usize];
         let meaning = track.payload_type(view.payload_type());
-        let Some(PayloadType { codec: codec_index, repeat }) = meaning else {
+        let Some(PayloadType {
+            codec: codec_index,
+            repeat,
+        }) = meaning
+        else {
             self.stats.drops.unknown_payload_type += 1;
             return;
         };
@@ -154,7 +180,9 @@ impl Sfu {
         if broke {
             self.unsettle(now, source.track);
         }
-        let Accepted::Stored(number) = accepted else { return };
+        let Accepted::Stored(number) = accepted else {
+            return;
+        };
         self.note_started(now, source, codec);
         if codec.kind() == MediaKind::Audio && !repeat {
             self.note_level(now, source.track, view.timestamp(), seen.audio_level());
@@ -175,7 +203,10 @@ impl Sfu {
             self.stats.drops.batch_full += 1;
             return;
         }
-        track.pending.push(Pending { number, encoding: source.encoding });
+        track.pending.push(Pending {
+            number,
+            encoding: source.encoding,
+        });
         self.queue(source.track);
     }
 
@@ -197,7 +228,11 @@ impl Sfu {
         track.codec = Some(codec);
         if news {
             let (track, encodings_seen) = (track.key, track.seen);
-            self.tell(SfuEvent::TrackStarted { track, codec, encodings_seen });
+            self.tell(SfuEvent::TrackStarted {
+                track,
+                codec,
+                encodings_seen,
+            });
         }
         self.aim_track(source.track);
         self.queue(source.track);
@@ -209,7 +244,9 @@ impl Sfu {
             return;
         }
         let Some(level) = level else { return };
-        track.meter.observe(timestamp, level, Codec::Opus.clock_rate());
+        track
+            .meter
+            .observe(timestamp, level, Codec::Opus.clock_rate());
         if !track.meter.is_quiet() {
             self.arm_speakers(now, index);
         }
@@ -219,5 +256,9 @@ impl Sfu {
 /// Sequence number and payload as the publisher sent them first. `None` if there is
 /// nothing of it: RTX that only probes for bandwidth.
 fn original<'a>(view: &RtpView<'a>, repeat: bool) -> Option<(u16, &'a [u8])> {
-    if repeat { rtx::parse(view.payload()) } else { Some((view.sequence(), view.payload())) }
+    if repeat {
+        rtx::parse(view.payload())
+    } else {
+        Some((view.sequence(), view.payload()))
+    }
 }

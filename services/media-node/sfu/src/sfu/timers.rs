@@ -70,11 +70,15 @@ impl Sfu {
     }
 
     pub(super) fn is_link(&self, link: LinkRef) -> bool {
-        self.links.get(link.index as usize).is_some_and(|found| found.key == link.key)
+        self.links
+            .get(link.index as usize)
+            .is_some_and(|found| found.key == link.key)
     }
 
     pub(super) fn is_track(&self, track: TrackRef) -> bool {
-        self.tracks.get(track.index as usize).is_some_and(|found| found.key == track.key)
+        self.tracks
+            .get(track.index as usize)
+            .is_some_and(|found| found.key == track.key)
     }
 
     pub(super) fn arm_tick(&mut self, now: Micros, index: u32) {
@@ -82,8 +86,12 @@ impl Sfu {
         if !track.tick_armed {
             track.tick_armed = true;
             track.ticked = now;
-            let reference = TrackRef { index, key: track.key };
-            self.wheel.arm(now.plus(TICK_INTERVAL), Timer::Tick(reference));
+            let reference = TrackRef {
+                index,
+                key: track.key,
+            };
+            self.wheel
+                .arm(now.plus(TICK_INTERVAL), Timer::Tick(reference));
         }
     }
 
@@ -110,7 +118,9 @@ impl Sfu {
     fn finish_speaker_interval(&mut self, now: Micros) {
         let mut metered = std::mem::take(&mut self.metered);
         metered.retain(|index| {
-            let Some(track) = self.tracks.get_mut(*index as usize) else { return false };
+            let Some(track) = self.tracks.get_mut(*index as usize) else {
+                return false;
+            };
             if !track.metered {
                 return false;
             }
@@ -158,7 +168,9 @@ impl Sfu {
             let Some(&index) = self.links[reference.index as usize].tracks.get(position) else {
                 break;
             };
-            let Some(mut quality) = self.track_quality(index) else { continue };
+            let Some(mut quality) = self.track_quality(index) else {
+                continue;
+            };
             quality.rtt = rtt;
             any = true;
             self.tell(SfuEvent::Quality(quality));
@@ -166,7 +178,8 @@ impl Sfu {
         let link = &mut self.links[reference.index as usize];
         link.quality_armed = any;
         if any {
-            self.wheel.arm(now.plus(QUALITY_INTERVAL), Timer::LinkQuality(reference));
+            self.wheel
+                .arm(now.plus(QUALITY_INTERVAL), Timer::LinkQuality(reference));
         }
     }
 
@@ -196,8 +209,12 @@ impl Sfu {
         if !link.quality_armed {
             link.quality_armed = true;
             link.heard = Heard::default();
-            let reference = LinkRef { index, key: link.key };
-            self.wheel.arm(now.plus(QUALITY_INTERVAL), Timer::LinkQuality(reference));
+            let reference = LinkRef {
+                index,
+                key: link.key,
+            };
+            self.wheel
+                .arm(now.plus(QUALITY_INTERVAL), Timer::LinkQuality(reference));
         }
     }
 
@@ -215,5 +232,9 @@ impl Sfu {
 }
 
 fn ratio(part: u64, whole: u64) -> f32 {
-    if whole == 0 { 0.0 } else { (part.min(whole) as f64 / whole as f64) as f32 }
+    if whole == 0 {
+        0.0
+    } else {
+        (part.min(whole) as f64 / whole as f64) as f32
+    }
 }

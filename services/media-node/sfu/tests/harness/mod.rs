@@ -1,7 +1,10 @@
 //! A small world around the core: publishers that make packets, subscribers that check
 //! what they get, and time that moves only when it is told to.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+#![allow(
+    dead_code,
+    reason = "each test binary uses its own part of the harness"
+)]
 
 pub mod av1;
 pub mod publisher;
@@ -47,10 +50,22 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test needs some instant to count from"
+        )]
         let now = Instant::now();
-        let config = SfuConfig { wall_clock: Duration::from_secs(1_800_000_000), ..SfuConfig::default() };
-        Self { sfu: Sfu::new(config, 7, now), now, start: now, sent: Sent::default(), events: Vec::new() }
+        let config = SfuConfig {
+            wall_clock: Duration::from_secs(1_800_000_000),
+            ..SfuConfig::default()
+        };
+        Self {
+            sfu: Sfu::new(config, 7, now),
+            now,
+            start: now,
+            sent: Sent::default(),
+            events: Vec::new(),
+        }
     }
 
     /// Adds a transport that is connected.
@@ -61,15 +76,30 @@ impl World {
         key
     }
 
-    pub fn publish(&mut self, transport: TransportKey, track: u32, publication: &Publication) -> TrackKey {
+    pub fn publish(
+        &mut self,
+        transport: TransportKey,
+        track: u32,
+        publication: &Publication,
+    ) -> TrackKey {
         let track = TrackKey(track);
-        self.sfu.publish(self.now, transport, track, publication.clone()).unwrap();
+        self.sfu
+            .publish(self.now, transport, track, publication.clone())
+            .unwrap();
         track
     }
 
-    pub fn subscribe(&mut self, key: u32, track: TrackKey, transport: TransportKey, wanted: &Subscription) -> SubscriptionKey {
+    pub fn subscribe(
+        &mut self,
+        key: u32,
+        track: TrackKey,
+        transport: TransportKey,
+        wanted: &Subscription,
+    ) -> SubscriptionKey {
         let key = SubscriptionKey(key);
-        self.sfu.subscribe(self.now, key, track, transport, wanted.clone()).unwrap();
+        self.sfu
+            .subscribe(self.now, key, track, transport, wanted.clone())
+            .unwrap();
         key
     }
 
@@ -120,7 +150,9 @@ impl World {
 }
 
 fn take(list: &mut Vec<(TransportKey, Vec<u8>)>, to: TransportKey) -> Vec<Vec<u8>> {
-    let (taken, left) = std::mem::take(list).into_iter().partition(|(key, _)| *key == to);
+    let (taken, left) = std::mem::take(list)
+        .into_iter()
+        .partition(|(key, _)| *key == to);
     *list = left;
     let taken: Vec<_> = taken;
     taken.into_iter().map(|(_, bytes)| bytes).collect()
@@ -186,7 +218,10 @@ pub fn publication(codec: Codec, mid: &str, rids: &[&str]) -> Publication {
     let encodings = if rids.is_empty() {
         vec![encoding(0, None)]
     } else {
-        rids.iter().enumerate().map(|(index, rid)| encoding(index, Some(rid))).collect()
+        rids.iter()
+            .enumerate()
+            .map(|(index, rid)| encoding(index, Some(rid)))
+            .collect()
     };
     Publication {
         kind: codec.kind(),

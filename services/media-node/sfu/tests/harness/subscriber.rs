@@ -70,7 +70,11 @@ impl Receiver {
             return false;
         }
         let mapping = &self.negotiated.codecs[0];
-        let expected = if repeated { mapping.rtx_payload_type.unwrap() } else { mapping.payload_type };
+        let expected = if repeated {
+            mapping.rtx_payload_type.unwrap()
+        } else {
+            mapping.payload_type
+        };
         assert_eq!(view.payload_type(), expected);
         let extensions = self.check_extensions(&view);
         let (sequence, payload) = if repeated {
@@ -103,7 +107,8 @@ impl Receiver {
             match extension {
                 HeaderExtension::Mid => assert_eq!(value, self.negotiated.mid.as_bytes()),
                 HeaderExtension::TransportCc => {
-                    self.transport_sequences.push(u16::from_be_bytes([value[0], value[1]]));
+                    self.transport_sequences
+                        .push(u16::from_be_bytes([value[0], value[1]]));
                 }
                 _ => list.push((extension, value.to_vec())),
             }
@@ -172,12 +177,16 @@ impl Receiver {
 
     /// Sequence numbers below the highest that did not come.
     pub fn missing(&self) -> Vec<u16> {
-        let (Some((first, _)), Some((last, _))) =
-            (self.packets.first_key_value(), self.packets.last_key_value())
-        else {
+        let (Some((first, _)), Some((last, _))) = (
+            self.packets.first_key_value(),
+            self.packets.last_key_value(),
+        ) else {
             return Vec::new();
         };
-        (*first..=*last).filter(|n| !self.packets.contains_key(n)).map(|n| n as u16).collect()
+        (*first..=*last)
+            .filter(|n| !self.packets.contains_key(n))
+            .map(|n| n as u16)
+            .collect()
     }
 
     pub fn packets(&self) -> impl Iterator<Item = &Received> {
@@ -195,8 +204,11 @@ impl Receiver {
 
     /// Encodings of the pictures that came, without repetition.
     pub fn encodings(&self) -> Vec<u8> {
-        let mut list: Vec<u8> =
-            self.packets().filter_map(|packet| packet.mark).map(|mark| mark.encoding).collect();
+        let mut list: Vec<u8> = self
+            .packets()
+            .filter_map(|packet| packet.mark)
+            .map(|mark| mark.encoding)
+            .collect();
         list.dedup();
         list
     }
@@ -210,7 +222,9 @@ impl Receiver {
     pub fn nack_for(&self, sequences: &[u16]) -> Vec<u8> {
         let mut buffer = vec![0; 1_400];
         let mut writer = CompoundWriter::new(&mut buffer);
-        writer.nack(1, self.negotiated.ssrc, sequences.iter().copied().take(128)).unwrap();
+        writer
+            .nack(1, self.negotiated.ssrc, sequences.iter().copied().take(128))
+            .unwrap();
         let len = writer.finish();
         buffer.truncate(len);
         buffer
@@ -219,7 +233,9 @@ impl Receiver {
     pub fn pli(&self) -> Vec<u8> {
         let mut buffer = vec![0; 64];
         let mut writer = CompoundWriter::new(&mut buffer);
-        writer.picture_loss_indication(1, self.negotiated.ssrc).unwrap();
+        writer
+            .picture_loss_indication(1, self.negotiated.ssrc)
+            .unwrap();
         let len = writer.finish();
         buffer.truncate(len);
         buffer
@@ -229,9 +245,15 @@ impl Receiver {
     /// goes back and moves only between pictures, pictures are whole and in order, and
     /// their counters have no gap.
     pub fn check(&self) {
-        assert_eq!(self.missing(), Vec::<u16>::new(), "sequence numbers are missing");
-        let media: Vec<&Received> =
-            self.packets().filter(|packet| packet.mark.is_some()).collect();
+        assert_eq!(
+            self.missing(),
+            Vec::<u16>::new(),
+            "sequence numbers are missing"
+        );
+        let media: Vec<&Received> = self
+            .packets()
+            .filter(|packet| packet.mark.is_some())
+            .collect();
         for pair in media.windows(2) {
             let (before, after) = (pair[0], pair[1]);
             let (a, b) = (before.mark.unwrap(), after.mark.unwrap());
@@ -252,7 +274,9 @@ impl Receiver {
     }
 
     fn check_counters(&self, before: &Received, after: &Received, same: bool) {
-        let (Some(a), Some(b)) = (before.picture, after.picture) else { return };
+        let (Some(a), Some(b)) = (before.picture, after.picture) else {
+            return;
+        };
         match self.codec {
             Codec::Vp8 if same => assert_eq!(a, b),
             Codec::Vp8 => {
@@ -270,11 +294,18 @@ impl Receiver {
     fn check_transport_sequences(&self) {
         let mut sorted: Vec<u64> = Vec::new();
         let mut unwrapper = SequenceUnwrapper::new();
-        sorted.extend(self.transport_sequences.iter().map(|n| unwrapper.unwrap(*n)));
+        sorted.extend(
+            self.transport_sequences
+                .iter()
+                .map(|n| unwrapper.unwrap(*n)),
+        );
         let count = sorted.len();
         sorted.sort_unstable();
         sorted.dedup();
         // A packet that is repeated to the byte repeats its number, too.
-        assert!(count - sorted.len() <= self.repeated, "a transport-wide number was used twice");
+        assert!(
+            count - sorted.len() <= self.repeated,
+            "a transport-wide number was used twice"
+        );
     }
 }

@@ -9,8 +9,9 @@ const EXTENSION_EXTENDED_MASTER_SECRET: u16 = 23;
 /// The parts of a ClientHello that decide how it is answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ClientHello<'a> {
-    pub random: [u8; 32],
     pub cookie: &'a [u8],
+    /// Everything before the cookie's length, and behind the cookie.
+    around_cookie: (&'a [u8], &'a [u8]),
     /// Codes of the use_srtp extension, in the client's order.
     pub srtp_profiles: Vec<u16>,
     pub extended_master_secret: bool,
@@ -23,14 +24,16 @@ impl<'a> ClientHello<'a> {
         if reader.take(2)? != [0xfe, 0xfd] {
             return None;
         }
-        let random = reader.take(32)?.try_into().ok()?;
+        reader.take(32)?; // random
         reader.vector8()?; // session id
+        let before = body.len() - reader.0.len();
         let cookie = reader.vector8()?;
+        let behind = reader.0;
         reader.vector16()?; // cipher suites
         reader.vector8()?; // compression methods
         let mut hello = Self {
-            random,
             cookie,
+            around_cookie: (&body[..before], behind),
             srtp_profiles: Vec::new(),
             extended_master_secret: false,
         };
@@ -41,7 +44,10 @@ impl<'a> ClientHello<'a> {
             match extension {
                 EXTENSION_USE_SRTP => {
                     let codes = Reader(data).vector16()?;
-                    hello.srtp_profiles = codes.chunks_exact(2).map(|code| u16::from_be_bytes([code[0], code[1]])).collect();
+                    hello.srtp_profiles = codes
+                        .chunks_exact(2)
+                        .map(|code| u16::from_be_bytes([code[0], code[1]]))
+                        .collect();
                 }
                 EXTENSION_EXTENDED_MASTER_SECRET => hello.extended_master_secret = true,
                 _ => {}
@@ -49,15 +55,27 @@ impl<'a> ClientHello<'a> {
         }
         Some(hello)
     }
+
+    /// The same ClientHello as it was before the cookie was known.
+    pub fn without_cookie(&self) -> Vec<u8> {
+        [self.around_cookie.0, &[0], self.around_cookie.1].concat()
+    }
+}
+
+/// The body of a HelloVerifyRequest.
+pub(super) fn verify_request(cookie: &[u8; 20]) -> Vec<u8> {
+    [&[0xfe, 0xfd, cookie.len() as u8][..], cookie].concat()
 }
 
 /// The cookie of an outgoing HelloVerifyRequest, if the datagram holds one.
-pub(super) fn verify_request_cookie(datagram: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn verify_request_cookie(datagram: &[u8]) -> Option<&[u8]> {
     let first = records(datagram).next()?;
-    let request: Fragment<'_> = fragments(first.body).next().filter(|message| message.message_type == HELLO_VERIFY_REQUEST)?;
+    let request: Fragment<'_> = fragments(first.body)
+        .next()
+        .filter(|message| message.message_type == HELLO_VERIFY_REQUEST)?;
     let mut reader = Reader(request.data);
     reader.take(2)?;
-    reader.vector8().map(<[u8]>::to_vec)
+    reader.vector8()
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -70,7 +88,8 @@ impl<'a> Reader<'a> {
     }
 
     fn u16(&mut self) -> Option<u16> {
-        self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+        self.take(2)
+            .map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
     fn vector8(&mut self) -> Option<&'a [u8]> {
@@ -90,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    pub(crate) fn client_hello(cookie: &[u8], profiles: &[u16], extended_master_secret: bool) -> Vec<u8> {
+    fn client_hello(cookie: &[u8], profiles: &[u16], extended_master_secret: bool) -> Vec<u8> {
         let mut body = vec![0xfe, 0xfd];
         body.extend_from_slice(&[7; 32]);
         body.push(0);
@@ -118,11 +137,26 @@ mod tests {
     fn profiles_cookie_and_master_secret_are_read() {
         let body = client_hello(b"cookie", &[1, 8, 7], true);
         let hello = ClientHello::parse(&body).unwrap();
-        assert_eq!(hello.random, [7; 32]);
         assert_eq!(hello.cookie, b"cookie");
+        assert_eq!(hello.without_cookie(), client_hello(b"", &[1, 8, 7], true));
         assert_eq!(hello.srtp_profiles, [1, 8, 7]);
         assert!(hello.extended_master_secret);
-        assert!(!ClientHello::parse(&client_hello(b"", &[], false)).unwrap().extended_master_secret);
+        assert!(
+            !ClientHello::parse(&client_hello(b"", &[], false))
+                .unwrap()
+                .extended_master_secret
+        );
+    }
+
+    #[test]
+    fn a_verify_request_reads_back() {
+        let record = super::super::record::plain_message(
+            0,
+            HELLO_VERIFY_REQUEST,
+            0,
+            &verify_request(&[4; 20]),
+        );
+        assert_eq!(verify_request_cookie(&record), Some(&[4; 20][..]));
     }
 
     #[test]

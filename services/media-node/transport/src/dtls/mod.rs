@@ -1,9 +1,11 @@
 //! DTLS of one transport, behind a small trait so that another implementation
 //! can follow. Nothing outside of this module names a DTLS library.
 
+mod cookie;
 mod handshake;
 mod hello;
 mod identity;
+mod library;
 mod record;
 mod rtc;
 mod server_flight;
@@ -46,7 +48,10 @@ impl SrtpPreference {
 
     /// The best acceptable profile among what the client offers, by code.
     pub(crate) fn choose(self, offered: &[u16]) -> Option<SrtpProfile> {
-        self.profiles().iter().copied().find(|profile| offered.contains(&profile.code()))
+        self.profiles()
+            .iter()
+            .copied()
+            .find(|profile| offered.contains(&profile.code()))
     }
 }
 
@@ -111,7 +116,11 @@ pub(crate) trait DtlsAssociation: Send {
 
 /// Splits exported keying material (RFC 5764 §4.2): client key, server key,
 /// client salt, server salt.
-pub(crate) fn srtp_session(profile: SrtpProfile, exported: &[u8], is_client: bool) -> Result<SrtpSession, SrtpError> {
+pub(crate) fn srtp_session(
+    profile: SrtpProfile,
+    exported: &[u8],
+    is_client: bool,
+) -> Result<SrtpSession, SrtpError> {
     use crate::srtp::MasterKey;
     if exported.len() != profile.exported_len() {
         return Err(SrtpError::BadKey);
@@ -119,8 +128,14 @@ pub(crate) fn srtp_session(profile: SrtpProfile, exported: &[u8], is_client: boo
     let (keys, salts) = exported.split_at(2 * profile.key_len());
     let (client_key, server_key) = keys.split_at(profile.key_len());
     let (client_salt, server_salt) = salts.split_at(profile.salt_len());
-    let client = MasterKey { key: client_key, salt: client_salt };
-    let server = MasterKey { key: server_key, salt: server_salt };
+    let client = MasterKey {
+        key: client_key,
+        salt: client_salt,
+    };
+    let server = MasterKey {
+        key: server_key,
+        salt: server_salt,
+    };
     if is_client {
         SrtpSession::new(profile, client, server)
     } else {

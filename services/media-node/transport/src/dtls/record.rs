@@ -86,7 +86,12 @@ pub(super) fn fragments(body: &[u8]) -> impl Iterator<Item = Fragment<'_>> {
 }
 
 /// A whole handshake message as one plain record of epoch 0.
-pub(super) fn plain_message(record_sequence: u64, message_type: u8, sequence: u16, body: &[u8]) -> Vec<u8> {
+pub(super) fn plain_message(
+    record_sequence: u64,
+    message_type: u8,
+    sequence: u16,
+    body: &[u8],
+) -> Vec<u8> {
     let mut message = Vec::with_capacity(HANDSHAKE_HEADER + body.len());
     message.push(message_type);
     push_u24(&mut message, body.len());
@@ -130,7 +135,9 @@ pub(super) fn renumber(datagram: &mut [u8], next: &mut u64) {
 }
 
 fn u24(bytes: &[u8], offset: usize) -> usize {
-    usize::from(bytes[offset]) << 16 | usize::from(bytes[offset + 1]) << 8 | usize::from(bytes[offset + 2])
+    usize::from(bytes[offset]) << 16
+        | usize::from(bytes[offset + 1]) << 8
+        | usize::from(bytes[offset + 2])
 }
 
 fn push_u24(bytes: &mut Vec<u8>, value: usize) {
@@ -147,7 +154,13 @@ mod tests {
         let read: Vec<_> = records(&record).collect();
         assert_eq!(read.len(), 1);
         assert_eq!((read[0].content, read[0].epoch), (HANDSHAKE, 0));
-        let expected = Fragment { message_type: CLIENT_HELLO, length: 5, sequence: 3, offset: 0, data: b"hello" };
+        let expected = Fragment {
+            message_type: CLIENT_HELLO,
+            length: 5,
+            sequence: 3,
+            offset: 0,
+            data: b"hello",
+        };
         assert_eq!(fragments(read[0].body).collect::<Vec<_>>(), [expected]);
     }
 

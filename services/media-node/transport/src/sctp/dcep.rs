@@ -46,7 +46,10 @@ impl ChannelReliability {
 /// A DCEP message, borrowed from the packet it came in.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum DcepMessage<'a> {
-    Open { label: &'a str, reliability: ChannelReliability },
+    Open {
+        label: &'a str,
+        reliability: ChannelReliability,
+    },
     Ack,
 }
 
@@ -96,7 +99,9 @@ fn encode_open(label: &str, reliability: ChannelReliability) -> Vec<u8> {
     let (kind, parameter) = match reliability.retransmission {
         Retransmission::Unlimited => (0, 0),
         Retransmission::AtMost(repeats) => (1, repeats),
-        Retransmission::For(lifetime) => (2, u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX)),
+        Retransmission::For(lifetime) => {
+            (2, u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX))
+        }
     };
     let order = if reliability.ordered { 0 } else { UNORDERED };
     let mut bytes = vec![OPEN, kind | order, 0, 0];
@@ -117,15 +122,26 @@ mod tests {
     #[test]
     fn an_open_of_a_browser_is_read() {
         // Chromium: createDataChannel("_lossy", {ordered: false, maxRetransmits: 0})
-        let bytes = [&[0x03, 0x81, 0x01, 0x00, 0, 0, 0, 0, 0, 6, 0, 0][..], b"_lossy"].concat();
-        let expected = DcepMessage::Open { label: "_lossy", reliability: ChannelReliability::LOSSY };
+        let bytes = [
+            &[0x03, 0x81, 0x01, 0x00, 0, 0, 0, 0, 0, 6, 0, 0][..],
+            b"_lossy",
+        ]
+        .concat();
+        let expected = DcepMessage::Open {
+            label: "_lossy",
+            reliability: ChannelReliability::LOSSY,
+        };
         assert_eq!(DcepMessage::parse(&bytes), Some(expected));
         assert_eq!(DcepMessage::parse(&[2]), Some(DcepMessage::Ack));
     }
 
     #[test]
     fn truncated_and_malformed_opens_are_refused() {
-        let bytes = DcepMessage::Open { label: "chat", reliability: ChannelReliability::RELIABLE }.encode();
+        let bytes = DcepMessage::Open {
+            label: "chat",
+            reliability: ChannelReliability::RELIABLE,
+        }
+        .encode();
         for length in 0..bytes.len() {
             assert_eq!(DcepMessage::parse(&bytes[..length]), None, "{length}");
         }

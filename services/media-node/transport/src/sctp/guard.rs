@@ -61,9 +61,9 @@ impl Guard {
     /// sender repeats it.
     pub fn admit(&mut self, now: Instant, packet: &[u8]) -> bool {
         self.recover(now);
-        packet
-            .get(PACKET_HEADER..)
-            .is_some_and(|body| chunks(body).all(|chunk| chunk.is_some_and(|chunk| self.take(chunk))))
+        packet.get(PACKET_HEADER..).is_some_and(|body| {
+            chunks(body).all(|chunk| chunk.is_some_and(|chunk| self.take(chunk)))
+        })
     }
 
     /// A message of this many chunks came out of the library.
@@ -72,16 +72,21 @@ impl Guard {
     }
 
     fn recover(&mut self, now: Instant) {
-        let elapsed = self.updated_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let elapsed = self
+            .updated_at
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.updated_at = Some(now);
-        self.waiting_chunks = (self.waiting_chunks - elapsed.as_secs_f64() * WRITE_OFF_RATE).max(0.0);
+        self.waiting_chunks =
+            (self.waiting_chunks - elapsed.as_secs_f64() * WRITE_OFF_RATE).max(0.0);
         self.resets = (self.resets - elapsed.as_secs_f64() * RESET_RATE).max(0.0);
     }
 
     fn take(&mut self, chunk: Chunk<'_>) -> bool {
         match chunk.kind {
             INIT | INIT_ACK => {
-                let Some(initial) = u32_at(chunk.value, 12) else { return false };
+                let Some(initial) = u32_at(chunk.value, 12) else {
+                    return false;
+                };
                 self.base = Some(initial.wrapping_sub(1));
                 self.seen.fill(0);
                 true
@@ -94,7 +99,9 @@ impl Guard {
     }
 
     fn take_data(&mut self, value: &[u8]) -> bool {
-        let (Some(tsn), Some(&[high, low]), Some(base)) = (u32_at(value, 0), value.get(4..6), self.base) else {
+        let (Some(tsn), Some(&[high, low]), Some(base)) =
+            (u32_at(value, 0), value.get(4..6), self.base)
+        else {
             return false;
         };
         // A chunk without data is a protocol violation (RFC 9260 §6.2).
@@ -130,7 +137,9 @@ impl Guard {
     }
 
     fn take_reset(&mut self, value: &[u8]) -> bool {
-        let kind = value.get(..2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+        let kind = value
+            .get(..2)
+            .map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
         if kind == Some(PARAMETER_OUTGOING_RESET) {
             let (Some(last), Some(base)) = (u32_at(value, 12), self.base) else {
                 return false;
@@ -149,7 +158,11 @@ impl Guard {
 
     /// Moves `base` over everything that has come behind it.
     fn advance(&mut self) {
-        while let Some(next) = self.base.map(|base| base.wrapping_add(1)).filter(|next| self.is_seen(*next)) {
+        while let Some(next) = self
+            .base
+            .map(|base| base.wrapping_add(1))
+            .filter(|next| self.is_seen(*next))
+        {
             self.mark(next, false);
             self.base = Some(next);
         }
@@ -163,7 +176,11 @@ impl Guard {
     fn mark(&mut self, tsn: u32, seen: bool) {
         let bit = tsn % WINDOW;
         let word = &mut self.seen[bit as usize / 64];
-        *word = if seen { *word | (1 << (bit % 64)) } else { *word & !(1 << (bit % 64)) };
+        *word = if seen {
+            *word | (1 << (bit % 64))
+        } else {
+            *word & !(1 << (bit % 64))
+        };
     }
 }
 
@@ -185,10 +202,15 @@ fn chunks(body: &[u8]) -> impl Iterator<Item = Option<Chunk<'_>>> {
     std::iter::from_fn(move || {
         let header = match rest {
             [] => return None,
-            [kind, _, high, low, ..] => Some((*kind, usize::from(u16::from_be_bytes([*high, *low])))),
+            [kind, _, high, low, ..] => {
+                Some((*kind, usize::from(u16::from_be_bytes([*high, *low]))))
+            }
             [..] => None,
         };
-        let chunk = header.and_then(|(kind, length)| rest.get(4..length).map(|value| (Chunk { kind, value }, length)));
+        let chunk = header.and_then(|(kind, length)| {
+            rest.get(4..length)
+                .map(|value| (Chunk { kind, value }, length))
+        });
         let Some((chunk, length)) = chunk else {
             rest = &[];
             return Some(None);

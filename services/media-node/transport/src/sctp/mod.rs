@@ -74,9 +74,20 @@ pub enum SendError {
 /// What happened on the channels.
 #[derive(Debug)]
 pub(crate) enum ChannelEvent {
-    Open { id: ChannelId, label: String, reliability: ChannelReliability, negotiated_by_us: bool },
-    Closed { id: ChannelId },
-    Message { id: ChannelId, kind: MessageKind, data: Vec<u8> },
+    Open {
+        id: ChannelId,
+        label: String,
+        reliability: ChannelReliability,
+        negotiated_by_us: bool,
+    },
+    Closed {
+        id: ChannelId,
+    },
+    Message {
+        id: ChannelId,
+        kind: MessageKind,
+        data: Vec<u8>,
+    },
 }
 
 /// Bounds of one transport's channels.
@@ -205,13 +216,21 @@ impl Channels {
     }
 
     /// Queues one message.
-    pub fn send(&mut self, now: Instant, id: ChannelId, kind: MessageKind, data: &[u8]) -> Result<(), SendError> {
+    pub fn send(
+        &mut self,
+        now: Instant,
+        id: ChannelId,
+        kind: MessageKind,
+        data: &[u8],
+    ) -> Result<(), SendError> {
         let channel = self.channels.get(&id.0).ok_or(SendError::UnknownChannel)?;
         if channel.state != ChannelState::Open {
             return Err(SendError::NotOpen);
         }
         if data.len() > self.limits.send_message_max {
-            return Err(SendError::TooLarge { max: self.limits.send_message_max });
+            return Err(SendError::TooLarge {
+                max: self.limits.send_message_max,
+            });
         }
         let buffered: usize = self.channels.keys().map(|id| self.peer.buffered(*id)).sum();
         if buffered + data.len().max(1) > self.limits.buffered_max {
@@ -224,7 +243,11 @@ impl Channels {
             (MessageKind::Binary, false) => (Ppi::Binary, data),
             (MessageKind::Binary, true) => (Ppi::BinaryEmpty, &[0][..]),
         };
-        if self.peer.write(now, id.0, payload, ppi) { Ok(()) } else { Err(SendError::UnknownChannel) }
+        if self.peer.write(now, id.0, payload, ppi) {
+            Ok(())
+        } else {
+            Err(SendError::UnknownChannel)
+        }
     }
 
     /// Closes a channel by resetting its stream (RFC 8831 §6.7). Unknown ids
@@ -274,17 +297,22 @@ impl Channels {
         let parity = self.next_id % 2;
         let first = (self.next_id..STREAMS_MAX).step_by(2);
         let again = (parity..STREAMS_MAX).step_by(2);
-        let id = first.chain(again).find(|id| !self.channels.contains_key(id) && !self.peer.has_stream(*id))?;
+        let id = first
+            .chain(again)
+            .find(|id| !self.channels.contains_key(id) && !self.peer.has_stream(*id))?;
         self.next_id = if id + 2 < STREAMS_MAX { id + 2 } else { parity };
         Some(id)
     }
 
     /// Gives a waiting channel its stream.
     fn announce(&mut self, now: Instant, id: u16) {
-        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
         if !self.peer.open_stream(id) {
             self.channels.remove(&id);
-            self.events.push_back(ChannelEvent::Closed { id: ChannelId(id) });
+            self.events
+                .push_back(ChannelEvent::Closed { id: ChannelId(id) });
             return;
         }
         self.peer.set_reliability(id, channel.reliability);
@@ -293,12 +321,18 @@ impl Channels {
             return;
         }
         channel.state = ChannelState::Opening;
-        let open = DcepMessage::Open { label: &channel.label, reliability: channel.reliability }.encode();
+        let open = DcepMessage::Open {
+            label: &channel.label,
+            reliability: channel.reliability,
+        }
+        .encode();
         self.peer.write(now, id, &open, Ppi::Dcep);
     }
 
     fn mark_open(&mut self, id: u16) {
-        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
         if channel.state != ChannelState::Open {
             channel.state = ChannelState::Open;
             self.events.push_back(ChannelEvent::Open {
@@ -335,7 +369,8 @@ impl Channels {
 
     fn handle_stream_closed(&mut self, id: u16) {
         if self.channels.remove(&id).is_some() {
-            self.events.push_back(ChannelEvent::Closed { id: ChannelId(id) });
+            self.events
+                .push_back(ChannelEvent::Closed { id: ChannelId(id) });
         }
     }
 
@@ -364,7 +399,11 @@ impl Channels {
         }
         // An unordered message may overtake the acknowledgement.
         self.mark_open(id);
-        self.events.push_back(ChannelEvent::Message { id: ChannelId(id), kind, data });
+        self.events.push_back(ChannelEvent::Message {
+            id: ChannelId(id),
+            kind,
+            data,
+        });
     }
 
     fn handle_dcep(&mut self, now: Instant, id: u16, payload: &[u8]) {
@@ -372,7 +411,9 @@ impl Channels {
             Some(DcepMessage::Ack) => self.mark_open(id),
             // A taken id is the peer's mistake; what is open stays open.
             Some(DcepMessage::Open { .. }) if self.channels.contains_key(&id) => self.refused += 1,
-            Some(DcepMessage::Open { label, reliability }) if self.channels.len() < CHANNELS_MAX => {
+            Some(DcepMessage::Open { label, reliability })
+                if self.channels.len() < CHANNELS_MAX =>
+            {
                 let channel = Channel {
                     label: label.to_owned(),
                     reliability,
@@ -382,7 +423,8 @@ impl Channels {
                 };
                 self.channels.insert(id, channel);
                 self.peer.set_reliability(id, reliability);
-                self.peer.write(now, id, &DcepMessage::Ack.encode(), Ppi::Dcep);
+                self.peer
+                    .write(now, id, &DcepMessage::Ack.encode(), Ppi::Dcep);
                 self.mark_open(id);
             }
             Some(DcepMessage::Open { .. }) | None => {
@@ -400,9 +442,10 @@ fn library_reliability(reliability: ChannelReliability) -> (bool, ReliabilityTyp
     let (kind, value) = match reliability.retransmission {
         Retransmission::Unlimited => (ReliabilityType::Reliable, 0),
         Retransmission::AtMost(repeats) => (ReliabilityType::Rexmit, repeats),
-        Retransmission::For(lifetime) => {
-            (ReliabilityType::Timed, u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX))
-        }
+        Retransmission::For(lifetime) => (
+            ReliabilityType::Timed,
+            u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX),
+        ),
     };
     (!reliability.ordered, kind, value)
 }

@@ -35,32 +35,63 @@ pub(super) struct CmCipher {
 impl CmCipher {
     pub fn new(derivation: &Derivation) -> Self {
         Self {
-            rtp: Keys::derive(derivation, [Label::RtpEncryption, Label::RtpAuthentication, Label::RtpSalt]),
-            rtcp: Keys::derive(derivation, [Label::RtcpEncryption, Label::RtcpAuthentication, Label::RtcpSalt]),
+            rtp: Keys::derive(
+                derivation,
+                [
+                    Label::RtpEncryption,
+                    Label::RtpAuthentication,
+                    Label::RtpSalt,
+                ],
+            ),
+            rtcp: Keys::derive(
+                derivation,
+                [
+                    Label::RtcpEncryption,
+                    Label::RtcpAuthentication,
+                    Label::RtcpSalt,
+                ],
+            ),
         }
     }
 
     /// Encrypts `packet[header_len..len]`; the tag goes behind. Returns the total.
-    pub fn seal_rtp(&self, packet: &mut [u8], header_len: usize, len: usize, index: u64) -> Result<usize, SrtpError> {
+    pub fn seal_rtp(
+        &self,
+        packet: &mut [u8],
+        header_len: usize,
+        len: usize,
+        index: u64,
+    ) -> Result<usize, SrtpError> {
         if packet.len() < len + TAG {
             return Err(SrtpError::NoRoom);
         }
         let ssrc = u32_at(packet, 8);
-        self.rtp.apply_keystream(ssrc, index, &mut packet[header_len..len]);
+        self.rtp
+            .apply_keystream(ssrc, index, &mut packet[header_len..len]);
         let tag = self.rtp.tag(&packet[..len], &rollover(index));
         packet[len..len + TAG].copy_from_slice(&tag);
         Ok(len + TAG)
     }
 
     /// Checks the tag, then decrypts. Returns the plain length.
-    pub fn open_rtp(&self, packet: &mut [u8], header_len: usize, index: u64) -> Result<usize, SrtpError> {
-        let len = packet.len().checked_sub(TAG).filter(|len| *len >= header_len).ok_or(SrtpError::Malformed)?;
+    pub fn open_rtp(
+        &self,
+        packet: &mut [u8],
+        header_len: usize,
+        index: u64,
+    ) -> Result<usize, SrtpError> {
+        let len = packet
+            .len()
+            .checked_sub(TAG)
+            .filter(|len| *len >= header_len)
+            .ok_or(SrtpError::Malformed)?;
         let tag = self.rtp.tag(&packet[..len], &rollover(index));
         if !bool::from(tag.ct_eq(&packet[len..])) {
             return Err(SrtpError::NotAuthentic);
         }
         let ssrc = u32_at(packet, 8);
-        self.rtp.apply_keystream(ssrc, index, &mut packet[header_len..len]);
+        self.rtp
+            .apply_keystream(ssrc, index, &mut packet[header_len..len]);
         Ok(len)
     }
 
@@ -71,7 +102,8 @@ impl CmCipher {
             return Err(SrtpError::NoRoom);
         }
         let ssrc = u32_at(packet, 4);
-        self.rtcp.apply_keystream(ssrc, u64::from(index), &mut packet[8..len]);
+        self.rtcp
+            .apply_keystream(ssrc, u64::from(index), &mut packet[8..len]);
         packet[len..len + INDEX].copy_from_slice(&(index | ENCRYPTED).to_be_bytes());
         let tag = self.rtcp.tag(&packet[..len + INDEX], &[]);
         packet[len + INDEX..total].copy_from_slice(&tag);
@@ -80,7 +112,11 @@ impl CmCipher {
 
     /// Checks the tag, then decrypts. Returns the plain length.
     pub fn open_rtcp(&self, packet: &mut [u8]) -> Result<usize, SrtpError> {
-        let len = packet.len().checked_sub(INDEX + TAG).filter(|len| *len >= 8).ok_or(SrtpError::Malformed)?;
+        let len = packet
+            .len()
+            .checked_sub(INDEX + TAG)
+            .filter(|len| *len >= 8)
+            .ok_or(SrtpError::Malformed)?;
         let tag = self.rtcp.tag(&packet[..len + INDEX], &[]);
         if !bool::from(tag.ct_eq(&packet[len + INDEX..])) {
             return Err(SrtpError::NotAuthentic);
@@ -91,13 +127,17 @@ impl CmCipher {
             return Err(SrtpError::NotAuthentic);
         }
         let ssrc = u32_at(packet, 4);
-        self.rtcp.apply_keystream(ssrc, u64::from(word & !ENCRYPTED), &mut packet[8..len]);
+        self.rtcp
+            .apply_keystream(ssrc, u64::from(word & !ENCRYPTED), &mut packet[8..len]);
         Ok(len)
     }
 
     /// The index of a received compound, without its encryption bit.
     pub fn rtcp_index(packet: &[u8]) -> Result<u32, SrtpError> {
-        let offset = packet.len().checked_sub(INDEX + TAG).ok_or(SrtpError::Malformed)?;
+        let offset = packet
+            .len()
+            .checked_sub(INDEX + TAG)
+            .ok_or(SrtpError::Malformed)?;
         Ok(u32_at(packet, offset) & !ENCRYPTED)
     }
 }
@@ -107,7 +147,8 @@ impl Keys {
         Self {
             aes: Aes128Enc::new(&GenericArray::from(key)),
             salt,
-            mac: <Hmac<Sha1> as Mac>::new_from_slice(&mac_key).expect("HMAC takes keys of any length"),
+            mac: <Hmac<Sha1> as Mac>::new_from_slice(&mac_key)
+                .expect("HMAC takes keys of any length"),
         }
     }
 
@@ -131,7 +172,8 @@ impl Keys {
         for (target, with) in iv[8..14].iter_mut().zip(&index.to_be_bytes()[2..]) {
             *target ^= with;
         }
-        let core = CtrCore::<&Aes128Enc, Ctr128BE>::inner_iv_init(&self.aes, &GenericArray::from(iv));
+        let core =
+            CtrCore::<&Aes128Enc, Ctr128BE>::inner_iv_init(&self.aes, &GenericArray::from(iv));
         StreamCipherCoreWrapper::from_core(core).apply_keystream(data);
     }
 

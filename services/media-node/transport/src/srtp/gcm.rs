@@ -20,12 +20,23 @@ pub(super) struct Keys {
 impl Keys {
     /// A key of 16 or 32 bytes.
     pub fn new(key: &[u8], salt: [u8; 12]) -> Result<Self, SrtpError> {
-        let algorithm = if key.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
+        let algorithm = if key.len() == 16 {
+            &AES_128_GCM
+        } else {
+            &AES_256_GCM
+        };
         let key = UnboundKey::new(algorithm, key).map_err(|_| SrtpError::BadKey)?;
-        Ok(Self { key: LessSafeKey::new(key), salt })
+        Ok(Self {
+            key: LessSafeKey::new(key),
+            salt,
+        })
     }
 
-    fn derive(derivation: &Derivation, key_len: usize, [encryption, salting]: [Label; 2]) -> Result<Self, SrtpError> {
+    fn derive(
+        derivation: &Derivation,
+        key_len: usize,
+        [encryption, salting]: [Label; 2],
+    ) -> Result<Self, SrtpError> {
         let mut key = [0; 32];
         let mut salt = [0; 12];
         let key = key.get_mut(..key_len).ok_or(SrtpError::BadKey)?;
@@ -45,12 +56,22 @@ impl GcmCipher {
     pub fn new(derivation: &Derivation, key_len: usize) -> Result<Self, SrtpError> {
         Ok(Self {
             rtp: Keys::derive(derivation, key_len, [Label::RtpEncryption, Label::RtpSalt])?,
-            rtcp: Keys::derive(derivation, key_len, [Label::RtcpEncryption, Label::RtcpSalt])?,
+            rtcp: Keys::derive(
+                derivation,
+                key_len,
+                [Label::RtcpEncryption, Label::RtcpSalt],
+            )?,
         })
     }
 
     /// Seals `packet[header_len..len]`; the tag goes behind. Returns the total.
-    pub fn seal_rtp(&self, packet: &mut [u8], header_len: usize, len: usize, index: u64) -> Result<usize, SrtpError> {
+    pub fn seal_rtp(
+        &self,
+        packet: &mut [u8],
+        header_len: usize,
+        len: usize,
+        index: u64,
+    ) -> Result<usize, SrtpError> {
         let nonce = rtp_nonce(&self.rtp.salt, u32_at(packet, 8), index);
         let (header, rest) = packet.split_at_mut(header_len);
         let (payload, room) = rest.split_at_mut(len - header_len);
@@ -59,7 +80,12 @@ impl GcmCipher {
     }
 
     /// Opens `packet[header_len..]`. Returns the plain length.
-    pub fn open_rtp(&self, packet: &mut [u8], header_len: usize, index: u64) -> Result<usize, SrtpError> {
+    pub fn open_rtp(
+        &self,
+        packet: &mut [u8],
+        header_len: usize,
+        index: u64,
+    ) -> Result<usize, SrtpError> {
         let total = packet.len();
         if total < header_len + TAG {
             return Err(SrtpError::Malformed);
@@ -103,7 +129,10 @@ impl GcmCipher {
 
     /// The index of a received compound, without its encryption bit.
     pub fn rtcp_index(packet: &[u8]) -> Result<u32, SrtpError> {
-        let offset = packet.len().checked_sub(INDEX).ok_or(SrtpError::Malformed)?;
+        let offset = packet
+            .len()
+            .checked_sub(INDEX)
+            .ok_or(SrtpError::Malformed)?;
         Ok(u32_at(packet, offset) & !ENCRYPTED)
     }
 }
@@ -143,7 +172,13 @@ fn rtcp_aad(packet: &[u8], word: [u8; 4]) -> [u8; 12] {
     aad
 }
 
-fn seal(key: &LessSafeKey, nonce: Nonce, aad: &[u8], payload: &mut [u8], room: &mut [u8]) -> Result<(), SrtpError> {
+fn seal(
+    key: &LessSafeKey,
+    nonce: Nonce,
+    aad: &[u8],
+    payload: &mut [u8],
+    room: &mut [u8],
+) -> Result<(), SrtpError> {
     let room = room.get_mut(..TAG).ok_or(SrtpError::NoRoom)?;
     let tag = key
         .seal_in_place_separate_tag(nonce, Aad::from(aad), payload)

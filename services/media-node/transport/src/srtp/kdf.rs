@@ -28,7 +28,11 @@ impl Derivation {
     /// `key` of 16 or 32 bytes; `salt` of 12 or 14, padded with zeros at the end.
     pub fn new(key: &[u8], salt: &[u8]) -> Result<Self, SrtpError> {
         let mut block = [0; 16];
-        block.get_mut(..salt.len()).filter(|part| part.len() <= 14).ok_or(SrtpError::BadKey)?.copy_from_slice(salt);
+        block
+            .get_mut(..salt.len())
+            .filter(|part| part.len() <= 14)
+            .ok_or(SrtpError::BadKey)?
+            .copy_from_slice(salt);
         if let Ok(aes) = Aes128Enc::new_from_slice(key) {
             Ok(Self::Aes128(Box::new(aes), block))
         } else if let Ok(aes) = Aes256Enc::new_from_slice(key) {

@@ -7,8 +7,8 @@ use super::kdf::Derivation;
 use super::replay::ReplayWindow;
 use super::streams::{StreamTable, estimate_index};
 use super::{
-    MasterKey, RECEIVE_STREAMS_MAX, SEND_STREAMS_MAX, SRTP_OVERHEAD_MAX, SrtpError, SrtpProfile, rtp_header_len, u16_at,
-    u32_at,
+    MasterKey, RECEIVE_STREAMS_MAX, SEND_STREAMS_MAX, SRTP_OVERHEAD_MAX, SrtpError, SrtpProfile,
+    rtp_header_len, u16_at, u32_at,
 };
 
 /// Received RTP: 1024 packets back (RFC 3711 asks for at least 64; a video at
@@ -45,7 +45,11 @@ impl SrtpSession {
     ///
     /// # Errors
     /// [`SrtpError::BadKey`] if a key or salt has the wrong length.
-    pub fn new(profile: SrtpProfile, outbound: MasterKey<'_>, inbound: MasterKey<'_>) -> Result<Self, SrtpError> {
+    pub fn new(
+        profile: SrtpProfile,
+        outbound: MasterKey<'_>,
+        inbound: MasterKey<'_>,
+    ) -> Result<Self, SrtpError> {
         Ok(Self {
             profile,
             outbound: Cipher::new(profile, outbound)?,
@@ -72,7 +76,12 @@ impl SrtpSession {
     ///
     /// # Errors
     /// [`SrtpError`]; nothing was sent and no state changed.
-    pub fn protect_rtp(&mut self, packet: &mut [u8], header_len: usize, len: usize) -> Result<usize, SrtpError> {
+    pub fn protect_rtp(
+        &mut self,
+        packet: &mut [u8],
+        header_len: usize,
+        len: usize,
+    ) -> Result<usize, SrtpError> {
         if header_len < 12 || header_len > len {
             return Err(SrtpError::Malformed);
         }
@@ -85,7 +94,8 @@ impl SrtpSession {
             None => self.sent.insert(ssrc, SendWindow::new())?,
         };
         let window = self.sent.get_mut(slot);
-        let index = estimate_index(window.highest(), u16_at(packet, 2)).ok_or(SrtpError::NonceReuse)?;
+        let index =
+            estimate_index(window.highest(), u16_at(packet, 2)).ok_or(SrtpError::NonceReuse)?;
         if index >> 48 != 0 {
             return Err(SrtpError::KeyExhausted);
         }
@@ -114,7 +124,8 @@ impl SrtpSession {
             return Err(SrtpError::TooManyStreams);
         }
         let window = slot.map(|slot| self.received.get(slot));
-        let index = estimate_index(window.and_then(ReplayWindow::highest), u16_at(packet, 2)).ok_or(SrtpError::Replayed)?;
+        let index = estimate_index(window.and_then(ReplayWindow::highest), u16_at(packet, 2))
+            .ok_or(SrtpError::Replayed)?;
         if index >> 48 != 0 {
             return Err(SrtpError::KeyExhausted);
         }

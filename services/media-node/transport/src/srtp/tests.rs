@@ -13,7 +13,10 @@ use super::*;
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
 }
 
 fn array<const N: usize>(text: &str) -> [u8; N] {
@@ -30,10 +33,19 @@ fn derive(derivation: &Derivation, label: Label, length: usize) -> Vec<u8> {
 fn rfc3711_b3_session_keys_are_derived() {
     let master = hex("E1F97A0D3E018BE0D64FA32C06DE4139");
     let derivation = Derivation::new(&master, &hex("0EC675AD498AFEEBB6960B3AABE6")).unwrap();
-    assert_eq!(derive(&derivation, Label::RtpEncryption, 16), hex("C61E7A93744F39EE10734AFE3FF7A087"));
-    assert_eq!(derive(&derivation, Label::RtpSalt, 14), hex("30CBBC08863D8C85D49DB34A9AE1"));
+    assert_eq!(
+        derive(&derivation, Label::RtpEncryption, 16),
+        hex("C61E7A93744F39EE10734AFE3FF7A087")
+    );
+    assert_eq!(
+        derive(&derivation, Label::RtpSalt, 14),
+        hex("30CBBC08863D8C85D49DB34A9AE1")
+    );
     let authentication = hex("CEBE321F6FF7716B6FD4AB49AF256A156D38BAA4");
-    assert_eq!(derive(&derivation, Label::RtpAuthentication, 20), authentication);
+    assert_eq!(
+        derive(&derivation, Label::RtpAuthentication, 20),
+        authentication
+    );
 }
 
 #[test]
@@ -42,17 +54,34 @@ fn rfc6188_7_2_session_keys_of_256_bits_are_derived() {
     let derivation = Derivation::new(&master, &hex("3B04803DE51EE7C96423AB5B78D2")).unwrap();
     let key = hex("5BA1064E30EC51613CAD926C5A28EF731EC7FB397F70A960653CAF06554CD8C4");
     assert_eq!(derive(&derivation, Label::RtpEncryption, 32), key);
-    assert_eq!(derive(&derivation, Label::RtpSalt, 14), hex("FA31791685CA444A9E07C6C64E93"));
-    assert_eq!(derive(&derivation, Label::RtpAuthentication, 20), hex("FD9C32D39ED5FBB5A9DC96B30818454D1313DC05"));
+    assert_eq!(
+        derive(&derivation, Label::RtpSalt, 14),
+        hex("FA31791685CA444A9E07C6C64E93")
+    );
+    assert_eq!(
+        derive(&derivation, Label::RtpAuthentication, 20),
+        hex("FD9C32D39ED5FBB5A9DC96B30818454D1313DC05")
+    );
 }
 
 #[test]
 fn rfc3711_b2_keystream_is_produced() {
-    let keys = || cm::Keys::new(array("2B7E151628AED2A6ABF7158809CF4F3C"), array("F0F1F2F3F4F5F6F7F8F9FAFBFCFD"), [0; 20]);
-    let cipher = CmCipher { rtp: keys(), rtcp: keys() };
+    let keys = || {
+        cm::Keys::new(
+            array("2B7E151628AED2A6ABF7158809CF4F3C"),
+            array("F0F1F2F3F4F5F6F7F8F9FAFBFCFD"),
+            [0; 20],
+        )
+    };
+    let cipher = CmCipher {
+        rtp: keys(),
+        rtcp: keys(),
+    };
     let mut packet = vec![0; 12 + 48 + SRTP_OVERHEAD_MAX];
     cipher.seal_rtp(&mut packet, 12, 60, 0).unwrap();
-    let keystream = hex("E03EAD0935C95E80E166B16DD92B4EB4 D23513162B02D0F72A43A2FE4A5F97AB 41E95B3BB0A2E8DD477901E4FCA894C0");
+    let keystream = hex(
+        "E03EAD0935C95E80E166B16DD92B4EB4 D23513162B02D0F72A43A2FE4A5F97AB 41E95B3BB0A2E8DD477901E4FCA894C0",
+    );
     assert_eq!(packet[12..60], keystream);
 }
 
@@ -61,7 +90,10 @@ const RTCP: &str = "81c8000d4d6172734e5450314e545032525450200000042a0000e9304c75
 
 fn gcm_cipher(key: &str) -> GcmCipher {
     let keys = || gcm::Keys::new(&hex(key), array("517569642070726f2071756f")).unwrap();
-    GcmCipher { rtp: keys(), rtcp: keys() }
+    GcmCipher {
+        rtp: keys(),
+        rtcp: keys(),
+    }
 }
 
 fn with_room(plain: &str) -> (Vec<u8>, usize) {
@@ -85,9 +117,13 @@ fn rfc7714_16_rtp_is_sealed_and_opened() {
     ];
     for (key, expected) in vectors {
         let (mut packet, length) = with_room(RTP);
-        let total = gcm_cipher(key).seal_rtp(&mut packet, 12, length, 0xf17b).unwrap();
+        let total = gcm_cipher(key)
+            .seal_rtp(&mut packet, 12, length, 0xf17b)
+            .unwrap();
         assert_eq!(packet[..total], hex(expected));
-        let opened = gcm_cipher(key).open_rtp(&mut packet[..total], 12, 0xf17b).unwrap();
+        let opened = gcm_cipher(key)
+            .open_rtp(&mut packet[..total], 12, 0xf17b)
+            .unwrap();
         assert_eq!(packet[..opened], hex(RTP));
     }
 }
@@ -106,7 +142,9 @@ fn rfc7714_17_rtcp_is_sealed_and_opened() {
     ];
     for (key, expected) in vectors {
         let (mut packet, length) = with_room(RTCP);
-        let total = gcm_cipher(key).seal_rtcp(&mut packet, length, 0x5d4).unwrap();
+        let total = gcm_cipher(key)
+            .seal_rtcp(&mut packet, length, 0x5d4)
+            .unwrap();
         assert_eq!(packet[..total], hex(expected));
         assert_eq!(GcmCipher::rtcp_index(&packet[..total]), Ok(0x5d4));
         let opened = gcm_cipher(key).open_rtcp(&mut packet[..total]).unwrap();
@@ -114,8 +152,11 @@ fn rfc7714_17_rtcp_is_sealed_and_opened() {
     }
 }
 
-const PROFILES: [SrtpProfile; 3] =
-    [SrtpProfile::AeadAes128Gcm, SrtpProfile::AeadAes256Gcm, SrtpProfile::AesCm128HmacSha1_80];
+const PROFILES: [SrtpProfile; 3] = [
+    SrtpProfile::AeadAes128Gcm,
+    SrtpProfile::AeadAes256Gcm,
+    SrtpProfile::AesCm128HmacSha1_80,
+];
 
 fn oracle_profile(profile: SrtpProfile) -> ProtectionProfile {
     match profile {
@@ -129,7 +170,7 @@ const KEYS: [u8; 64] = {
     let mut bytes = [0; 64];
     let mut index = 0;
     while index < bytes.len() {
-        bytes[index] = index as u8 * 7 + 3;
+        bytes[index] = (index * 7 + 3) as u8;
         index += 1;
     }
     bytes
@@ -153,8 +194,19 @@ fn peer(profile: SrtpProfile) -> SrtpSession {
 fn oracle(profile: SrtpProfile, which: usize) -> Context {
     let keys = master(profile, which);
     let crypto = crate::stun::provider().crypto();
-    let replay = (Some(srtp_replay_protection(1024)), Some(srtcp_replay_protection(128)));
-    Context::new(keys.key, keys.salt, oracle_profile(profile), replay.0, replay.1, crypto).unwrap()
+    let replay = (
+        Some(srtp_replay_protection(1024)),
+        Some(srtcp_replay_protection(128)),
+    );
+    Context::new(
+        keys.key,
+        keys.salt,
+        oracle_profile(profile),
+        replay.0,
+        replay.1,
+        crypto,
+    )
+    .unwrap()
 }
 
 fn protect(session: &mut SrtpSession, plain: &[u8]) -> Result<Vec<u8>, SrtpError> {
@@ -331,11 +383,19 @@ fn the_rollover_counter_follows_through_several_wraps_with_reordering() {
 fn packets_behind_the_replay_window_are_refused() {
     for profile in PROFILES {
         let (mut sender, mut receiver) = (session(profile), peer(profile));
-        let early: Vec<_> = (0..3).map(|sequence| protect(&mut sender, &rtp(7, sequence, 0, None, &[1; 20])).unwrap()).collect();
+        let early: Vec<_> = (0..3)
+            .map(|sequence| protect(&mut sender, &rtp(7, sequence, 0, None, &[1; 20])).unwrap())
+            .collect();
         let later = protect(&mut sender, &rtp(7, 1025, 0, None, &[1; 20])).unwrap();
         assert!(unprotect(&mut receiver, &later).is_ok());
-        assert_eq!(unprotect(&mut receiver, &early[1]), Err(SrtpError::Replayed));
-        assert!(unprotect(&mut receiver, &early[2]).is_ok(), "1023 back is inside");
+        assert_eq!(
+            unprotect(&mut receiver, &early[1]),
+            Err(SrtpError::Replayed)
+        );
+        assert!(
+            unprotect(&mut receiver, &early[2]).is_ok(),
+            "1023 back is inside"
+        );
     }
 }
 
@@ -346,10 +406,20 @@ fn gcm_never_seals_a_sequence_number_twice() {
         let plain = rtp(7, 1000, 0, None, &[1; 20]);
         assert!(protect(&mut sender, &plain).is_ok());
         assert_eq!(protect(&mut sender, &plain), Err(SrtpError::NonceReuse));
-        assert!(protect(&mut sender, &rtp(7, 999, 0, None, &[1; 20])).is_ok(), "late but fresh");
-        assert_eq!(protect(&mut sender, &rtp(7, 999, 0, None, &[1; 20])), Err(SrtpError::NonceReuse));
+        assert!(
+            protect(&mut sender, &rtp(7, 999, 0, None, &[1; 20])).is_ok(),
+            "late but fresh"
+        );
+        assert_eq!(
+            protect(&mut sender, &rtp(7, 999, 0, None, &[1; 20])),
+            Err(SrtpError::NonceReuse)
+        );
         assert!(protect(&mut sender, &rtp(7, 2000, 0, None, &[1; 20])).is_ok());
-        assert_eq!(protect(&mut sender, &rtp(7, 998, 0, None, &[1; 20])), Err(SrtpError::NonceReuse), "too old to know");
+        assert_eq!(
+            protect(&mut sender, &rtp(7, 998, 0, None, &[1; 20])),
+            Err(SrtpError::NonceReuse),
+            "too old to know"
+        );
     }
 }
 
@@ -358,7 +428,10 @@ fn counter_mode_repeats_a_packet_byte_for_byte() {
     let mut sender = session(SrtpProfile::AesCm128HmacSha1_80);
     let plain = rtp(7, 65_535, 0, None, &[1; 20]);
     let first = protect(&mut sender, &plain).unwrap();
-    assert!(protect(&mut sender, &rtp(7, 0, 0, None, &[1; 20])).is_ok(), "the counter has moved on");
+    assert!(
+        protect(&mut sender, &rtp(7, 0, 0, None, &[1; 20])).is_ok(),
+        "the counter has moved on"
+    );
     assert_eq!(protect(&mut sender, &plain).unwrap(), first);
 }
 
@@ -369,14 +442,20 @@ fn receive_streams_are_bounded_and_forgeries_take_no_room() {
         for ssrc in 0..1000 {
             let mut forged = protect(&mut sender, &rtp(ssrc, 1, 0, None, &[1; 20])).unwrap();
             *forged.last_mut().unwrap() ^= 1;
-            assert_eq!(unprotect(&mut receiver, &forged), Err(SrtpError::NotAuthentic));
+            assert_eq!(
+                unprotect(&mut receiver, &forged),
+                Err(SrtpError::NotAuthentic)
+            );
         }
         for ssrc in 0..RECEIVE_STREAMS_MAX as u32 {
             let sealed = protect(&mut sender, &rtp(ssrc, 2, 0, None, &[1; 20])).unwrap();
             assert!(unprotect(&mut receiver, &sealed).is_ok());
         }
         let one_more = protect(&mut sender, &rtp(5000, 2, 0, None, &[1; 20])).unwrap();
-        assert_eq!(unprotect(&mut receiver, &one_more), Err(SrtpError::TooManyStreams));
+        assert_eq!(
+            unprotect(&mut receiver, &one_more),
+            Err(SrtpError::TooManyStreams)
+        );
         let known = protect(&mut sender, &rtp(3, 3, 0, None, &[1; 20])).unwrap();
         assert!(unprotect(&mut receiver, &known).is_ok());
     }
@@ -384,7 +463,10 @@ fn receive_streams_are_bounded_and_forgeries_take_no_room() {
 
 #[test]
 fn thousands_of_send_streams_keep_their_own_counters() {
-    let (mut sender, mut receiver) = (session(SrtpProfile::AeadAes128Gcm), peer(SrtpProfile::AeadAes128Gcm));
+    let (mut sender, mut receiver) = (
+        session(SrtpProfile::AeadAes128Gcm),
+        peer(SrtpProfile::AeadAes128Gcm),
+    );
     let ssrc_of = |stream: u32| stream.wrapping_mul(0x9e37_79b9);
     for sequence in [65_534u16, 65_535, 0, 1] {
         for stream in 0..4000 {
@@ -401,17 +483,44 @@ fn thousands_of_send_streams_keep_their_own_counters() {
 fn wrong_lengths_are_refused() {
     for profile in PROFILES {
         let good = master(profile, 0);
-        let short = MasterKey { key: &good.key[1..], ..good };
-        assert!(matches!(SrtpSession::new(profile, short, good), Err(SrtpError::BadKey)));
-        let long = MasterKey { salt: &KEYS[..profile.salt_len() + 1], ..good };
-        assert!(matches!(SrtpSession::new(profile, good, long), Err(SrtpError::BadKey)));
+        let short = MasterKey {
+            key: &good.key[1..],
+            ..good
+        };
+        assert!(matches!(
+            SrtpSession::new(profile, short, good),
+            Err(SrtpError::BadKey)
+        ));
+        let long = MasterKey {
+            salt: &KEYS[..profile.salt_len() + 1],
+            ..good
+        };
+        assert!(matches!(
+            SrtpSession::new(profile, good, long),
+            Err(SrtpError::BadKey)
+        ));
     }
     let mut sender = session(SrtpProfile::AeadAes128Gcm);
     let mut packet = rtp(1, 1, 0, None, &[0; 20]);
     let length = packet.len();
-    assert_eq!(sender.protect_rtp(&mut packet, 12, length), Err(SrtpError::NoRoom));
-    assert_eq!(sender.protect_rtp(&mut packet, 11, 12), Err(SrtpError::Malformed));
-    assert_eq!(sender.protect_rtp(&mut packet, 13, 12), Err(SrtpError::Malformed));
-    assert_eq!(sender.protect_rtcp(&mut packet, 7), Err(SrtpError::Malformed));
-    assert_eq!(sender.protect_rtcp(&mut packet, length), Err(SrtpError::NoRoom));
+    assert_eq!(
+        sender.protect_rtp(&mut packet, 12, length),
+        Err(SrtpError::NoRoom)
+    );
+    assert_eq!(
+        sender.protect_rtp(&mut packet, 11, 12),
+        Err(SrtpError::Malformed)
+    );
+    assert_eq!(
+        sender.protect_rtp(&mut packet, 13, 12),
+        Err(SrtpError::Malformed)
+    );
+    assert_eq!(
+        sender.protect_rtcp(&mut packet, 7),
+        Err(SrtpError::Malformed)
+    );
+    assert_eq!(
+        sender.protect_rtcp(&mut packet, length),
+        Err(SrtpError::NoRoom)
+    );
 }

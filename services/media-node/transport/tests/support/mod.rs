@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use headwater_transport::{
-    DtlsIdentity, IceCredentials, Output, PacketClass, Path, Protocol, RemoteParameters, Transport, TransportConfig,
-    TransportEvent, classify,
+    DtlsIdentity, IceCredentials, Output, PacketClass, Path, Protocol, RemoteParameters, Transport,
+    TransportConfig, TransportEvent, classify,
 };
 
 /// An instant to count from. Nothing here waits for it to pass.
@@ -107,6 +107,8 @@ pub struct Pair {
     pub plain_rtp: Vec<(Side, Vec<u8>)>,
     pub server_remote: RemoteParameters,
     pub client_remote: RemoteParameters,
+    /// Cuts the client's plain handshake messages into pieces of this length.
+    pub fragment: Option<usize>,
     flying: BTreeMap<(Instant, u64), Flying>,
     random: Random,
     serial: u64,
@@ -124,7 +126,8 @@ impl Pair {
         client: impl FnOnce(&mut TransportConfig),
     ) -> Self {
         let mut pair = Self::without_signalling(weather, server, client);
-        let (server_remote, client_remote) = (pair.server_remote.clone(), pair.client_remote.clone());
+        let (server_remote, client_remote) =
+            (pair.server_remote.clone(), pair.client_remote.clone());
         pair.server.set_remote(pair.now, server_remote).unwrap();
         pair.client.set_remote(pair.now, client_remote).unwrap();
         pair.client.set_remote_candidate(pair.now, server_path());
@@ -138,7 +141,8 @@ impl Pair {
     ) -> Self {
         let now = origin();
         let mut server_config = TransportConfig::server(identity(), credentials("server"));
-        let mut client_config = TransportConfig::client(identity(), credentials("client"), weather.seed);
+        let mut client_config =
+            TransportConfig::client(identity(), credentials("client"), weather.seed);
         server(&mut server_config);
         client(&mut client_config);
         let remote_of = |config: &TransportConfig| RemoteParameters {
@@ -157,6 +161,7 @@ impl Pair {
             events: Vec::new(),
             sent: Vec::new(),
             plain_rtp: Vec::new(),
+            fragment: None,
             flying: BTreeMap::new(),
             random: Random(weather.seed),
             serial: 0,
@@ -179,12 +184,16 @@ impl Pair {
 
     pub fn is_connected(&self) -> bool {
         [Side::Server, Side::Client].into_iter().all(|side| {
-            self.events_of(side).any(|event| matches!(event, TransportEvent::Connected { .. }))
+            self.events_of(side)
+                .any(|event| matches!(event, TransportEvent::Connected { .. }))
         })
     }
 
     pub fn events_of(&self, side: Side) -> impl Iterator<Item = &TransportEvent> {
-        self.events.iter().filter(move |(of, _)| *of == side).map(|(_, event)| event)
+        self.events
+            .iter()
+            .filter(move |(of, _)| *of == side)
+            .map(|(_, event)| event)
     }
 
     /// Runs until `done` or fails the test after `limit` of virtual time.
@@ -193,7 +202,11 @@ impl Pair {
         self.collect();
         while !done(self) {
             let advanced = self.step(deadline);
-            assert!(advanced, "nothing more happens; {:?}; events {:?}", self.weather, self.events);
+            assert!(
+                advanced,
+                "nothing more happens; {:?}; events {:?}",
+                self.weather, self.events
+            );
         }
     }
 
@@ -209,11 +222,21 @@ impl Pair {
     fn step(&mut self, deadline: Instant) -> bool {
         let arrival = self.flying.keys().next().map(|(at, _)| *at);
         let timers = [self.server.poll_timeout(), self.client.poll_timeout()];
-        let Some(next) = timers.into_iter().flatten().chain(arrival).min().filter(|next| *next <= deadline) else {
+        let Some(next) = timers
+            .into_iter()
+            .flatten()
+            .chain(arrival)
+            .min()
+            .filter(|next| *next <= deadline)
+        else {
             return false;
         };
         self.now = self.now.max(next);
-        let due: Vec<_> = self.flying.range(..=(self.now, u64::MAX)).map(|(key, _)| *key).collect();
+        let due: Vec<_> = self
+            .flying
+            .range(..=(self.now, u64::MAX))
+            .map(|(key, _)| *key)
+            .collect();
         for key in due {
             if let Some(flying) = self.flying.remove(&key) {
                 self.deliver(&flying);
@@ -259,7 +282,18 @@ impl Pair {
             while let Some(output) = self.side(side).poll_output() {
                 match output {
                     Output::Event(event) => self.events.push((side, event)),
-                    Output::Transmit { path, datagram } => self.send(side, path, datagram),
+                    Output::Transmit { path, datagram } => {
+                        let pieces = match self
+                            .fragment
+                            .filter(|_| side == Side::Client && datagram[0] == 22)
+                        {
+                            Some(length) => cut_handshake(&datagram, length),
+                            None => vec![datagram],
+                        };
+                        pieces
+                            .into_iter()
+                            .for_each(|piece| self.send(side, path, piece));
+                    }
                 }
             }
         }
@@ -275,7 +309,11 @@ impl Pair {
             Side::Server => path == client_path(),
             Side::Client => path == server_path(),
         };
-        let flying = Flying { to: from.other(), from: seen_from, datagram };
+        let flying = Flying {
+            to: from.other(),
+            from: seen_from,
+            datagram,
+        };
         self.sent.push(flying.clone());
         let copies = 1 + u64::from(self.random.below(100) < self.weather.repeated);
         for _ in 0..copies {
@@ -283,7 +321,11 @@ impl Pair {
                 continue;
             }
             let jitter = self.weather.jitter.as_micros() as u64;
-            let extra = if jitter == 0 { 0 } else { self.random.below(jitter) };
+            let extra = if jitter == 0 {
+                0
+            } else {
+                self.random.below(jitter)
+            };
             self.serial += 1;
             let at = self.now + Duration::from_millis(10) + Duration::from_micros(extra);
             self.flying.insert((at, self.serial), flying.clone());
@@ -294,7 +336,10 @@ impl Pair {
     pub fn send_rtp(&mut self, from: Side, plain: &[u8]) {
         let mut packet = plain.to_vec();
         packet.resize(plain.len() + headwater_transport::SRTP_OVERHEAD_MAX, 0);
-        let length = self.side(from).protect_rtp(&mut packet, 12, plain.len()).unwrap();
+        let length = self
+            .side(from)
+            .protect_rtp(&mut packet, 12, plain.len())
+            .unwrap();
         packet.truncate(length);
         let path = match from {
             Side::Server => client_path(),
@@ -315,5 +360,39 @@ pub fn rtp(ssrc: u32, sequence: u16, payload: &[u8]) -> Vec<u8> {
 
 /// Bytes that differ from place to place.
 pub fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|index| (index * 31 + index / 251) as u8).collect()
+    (0..length)
+        .map(|index| (index * 31 + index / 251) as u8)
+        .collect()
+}
+
+/// Longer than any set-up takes.
+pub const SETUP: Duration = Duration::from_secs(14);
+
+/// The datagram's plain handshake messages in pieces, last piece first, one
+/// datagram each; other records follow as they are.
+pub fn cut_handshake(datagram: &[u8], length: usize) -> Vec<Vec<u8>> {
+    let mut datagrams = Vec::new();
+    let mut rest = datagram;
+    while rest.len() > 13 {
+        let end = 13 + usize::from(u16::from_be_bytes([rest[11], rest[12]]));
+        let (record, behind) = rest.split_at(end);
+        rest = behind;
+        if record[0] != 22 || record[4] != 0 {
+            datagrams.push(record.to_vec());
+            continue;
+        }
+        let (header, body) = record[13..].split_at(12);
+        let pieces = body.chunks(length).enumerate().map(|(index, piece)| {
+            let mut fragment = header.to_vec();
+            fragment[6..9].copy_from_slice(&((index * length) as u32).to_be_bytes()[1..]);
+            fragment[9..12].copy_from_slice(&(piece.len() as u32).to_be_bytes()[1..]);
+            fragment.extend_from_slice(piece);
+            let mut datagram = record[..11].to_vec();
+            datagram.extend_from_slice(&(fragment.len() as u16).to_be_bytes());
+            datagram.extend_from_slice(&fragment);
+            datagram
+        });
+        datagrams.extend(pieces.collect::<Vec<_>>().into_iter().rev());
+    }
+    datagrams
 }
