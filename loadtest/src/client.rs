@@ -151,9 +151,12 @@ impl Client {
     }
 
     /// Leaves and waits for the end.
-    pub async fn leave(self) {
+    ///
+    /// # Errors
+    /// If the client had ended before, and why.
+    pub async fn leave(self) -> anyhow::Result<()> {
         self.stop.cancel();
-        let _ = self.task.await;
+        self.task.await.context("the client's task failed")?
     }
 }
 
@@ -253,9 +256,14 @@ impl Worker {
                 }
             }
         }
-        self.transport.close(Instant::now());
-        self.drain().await?;
+        // In the order of a browser: first the word, then the transport.
         self.signal.leave().await;
+        self.transport.close(Instant::now());
+        while let Some(output) = self.transport.poll_output() {
+            if let Output::Transmit { path, datagram } = output {
+                let _ = self.socket.send_to(&datagram, path.remote).await;
+            }
+        }
         Ok(())
     }
 

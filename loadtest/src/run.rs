@@ -115,9 +115,9 @@ pub async fn broadcast(server: &Server, plan: &Broadcast) -> anyhow::Result<Repo
         add(&mut report, client);
     }
     for client in subscribers {
-        client.leave().await;
+        client.leave().await.context("a subscriber ended early")?;
     }
-    publisher.leave().await;
+    publisher.leave().await.context("the publisher ended early")?;
     if report.receiving == 0 {
         bail!("none of {} subscribers received anything", report.subscribers);
     }
@@ -187,8 +187,7 @@ pub async fn churn(server: &Server, room: &str, joins: usize, at_once: usize) ->
         running.spawn(async move {
             let client = Client::join(config).await.with_context(|| format!("join {index}"))?;
             client.connected(Duration::from_secs(10)).await.with_context(|| format!("join {index}"))?;
-            client.leave().await;
-            anyhow::Ok(())
+            client.leave().await.with_context(|| format!("join {index}"))
         });
     }
     while let Some(done) = running.join_next().await {

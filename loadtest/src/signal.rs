@@ -85,13 +85,17 @@ impl Signal {
     }
 
     /// Says goodbye and closes.
-    pub async fn leave(mut self) {
+    pub async fn leave(&mut self) {
         let leave = proto::LeaveRequest {
             reason: proto::DisconnectReason::ClientInitiated.into(),
             ..Default::default()
         };
         let _ = self.send(Request::Leave(leave)).await;
         let _ = self.socket.close(None).await;
+        // A socket that is dropped with unread bytes is reset, and a reset can
+        // overtake the goodbye.
+        let closed = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), closed).await;
     }
 }
 

@@ -1,7 +1,8 @@
 // Pairs of rtc-node participants in many rooms. Each says a number over the
 // lossy channel every 50 ms and plays a tone; each notes what it hears of the
-// other. Speaks JSON lines on standard output, one report a second, until its
-// standard input closes. Arguments: number of rooms, prefix of their names.
+// other: beats, and how long it heard neither beat nor tone. Speaks JSON lines on
+// standard output, one report a second, until its standard input closes.
+// Arguments: number of rooms, prefix of their names.
 
 import { AudioFrame, AudioSource, AudioStream, LocalAudioTrack, Room, RoomEvent, TrackKind, TrackPublishOptions, TrackSource } from "@livekit/rtc-node";
 import { joinToken, url } from "./settings.mjs";
@@ -13,7 +14,7 @@ let running = true;
 /** One participant and what it noticed since the last report. */
 class Member {
   constructor(room, identity) {
-    Object.assign(this, { room, identity, heard: 0, gapMs: 0, loud: 0, reconnects: 0, disconnected: "", last: performance.now() });
+    Object.assign(this, { room, identity, heard: 0, gapMs: 0, loud: 0, quietMs: 0, reconnects: 0, disconnected: "", last: performance.now(), lastLoud: performance.now() });
   }
 
   async join() {
@@ -43,7 +44,11 @@ class Member {
 
   async listen(track) {
     for await (const frame of new AudioStream(track, 48_000, 1)) {
-      if (frame.data.some((sample) => Math.abs(sample) > 1000)) this.loud += 1;
+      if (!frame.data.some((sample) => Math.abs(sample) > 1000)) continue;
+      const now = performance.now();
+      this.quietMs = Math.max(this.quietMs, now - this.lastLoud);
+      this.lastLoud = now;
+      this.loud += 1;
     }
   }
 
@@ -61,13 +66,16 @@ class Member {
 
   report() {
     const silence = performance.now() - this.last;
+    const quiet = performance.now() - this.lastLoud;
     const report = {
       room: this.room, identity: this.identity, joinMs: Math.round(this.joinMs ?? -1), heard: this.heard,
-      gapMs: Math.round(Math.max(this.gapMs, silence)), loud: this.loud, reconnects: this.reconnects, disconnected: this.disconnected,
+      gapMs: Math.round(Math.max(this.gapMs, silence)), loud: this.loud,
+      quietMs: Math.round(Math.max(this.quietMs, quiet)), reconnects: this.reconnects, disconnected: this.disconnected,
     };
     this.heard = 0;
     this.gapMs = 0;
     this.loud = 0;
+    this.quietMs = 0;
     return report;
   }
 }

@@ -1,1 +1,274 @@
-//! The roles apart, on a real three-member etcd.
+//! The roles apart, on a real three-member etcd: two control planes, two media
+//! nodes, two gateways, each a process of its own with a file of settings, and a
+//! load balancer in front of the gateways.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use headwater_testkit::etcd::EtcdCluster;
+use headwater_testkit::ports::lasting_port;
+use headwater_testkit::process::{Process, http_get, metric};
+use headwater_testkit::script::Target;
+
+use crate::balancer::Balancer;
+
+/// API key of the cluster.
+pub const API_KEY: &str = "e2e";
+/// Its secret.
+pub const API_SECRET: &str = "a-secret-of-the-whole-cluster-tests";
+const CLUSTER_SECRET: &str = "the-roles-of-the-whole-cluster-tests";
+
+/// What cluster to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Members of etcd: 1 or 3.
+    pub etcd_members: usize,
+    /// Processes of each role.
+    pub replicas: usize,
+    /// URL of an OTLP collector. Empty means none.
+    pub otlp_endpoint: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { etcd_members: 3, replicas: 2, otlp_endpoint: String::new() }
+    }
+}
+
+/// A whole cluster. Everything in it ends with this value.
+pub struct Cluster {
+    /// Processes of the control plane.
+    pub control_planes: Vec<Role>,
+    /// Media nodes.
+    pub media_nodes: Vec<Role>,
+    /// Gateways.
+    pub gateways: Vec<Role>,
+    /// The registry's members.
+    pub etcd: EtcdCluster,
+    /// What scripts are told: the load balancer's address and the key pair.
+    pub target: Target,
+    _balancer: Balancer,
+    _folder: tempfile::TempDir,
+}
+
+/// One process of a role, which can be killed and started again.
+pub struct Role {
+    /// Its name: the role and a number.
+    pub name: String,
+    /// Where its role listens: gRPC, or signalling if it is a gateway.
+    pub port: u16,
+    /// Where its admin server listens.
+    pub admin_port: u16,
+    arguments: Vec<String>,
+    folder: std::path::PathBuf,
+    process: Process,
+}
+
+impl Cluster {
+    /// Starts everything and waits until it is ready.
+    ///
+    /// # Errors
+    /// If something does not start; the error holds the end of its log.
+    pub fn start(options: &Options) -> Result<Self> {
+        let etcd = EtcdCluster::start(options.etcd_members)?;
+        let folder = tempfile::tempdir()?;
+        let common = Common { folder: folder.path(), etcd: &etcd, otlp_endpoint: &options.otlp_endpoint };
+        let numbers = || 0..options.replicas;
+        let mut control_planes = numbers().map(|n| common.control_plane(n)).collect::<Result<Vec<_>>>()?;
+        let mut media_nodes = numbers().map(|n| common.media_node(n)).collect::<Result<Vec<_>>>()?;
+        let urls: Vec<String> =
+            control_planes.iter().map(|role| format!("http://127.0.0.1:{}", role.port)).collect();
+        let mut gateways = numbers().map(|n| common.gateway(n, &urls)).collect::<Result<Vec<_>>>()?;
+        for role in control_planes.iter_mut().chain(&mut media_nodes).chain(&mut gateways) {
+            role.process.wait_ready(role.admin_port)?;
+        }
+        let balancer = Balancer::start(gateways.iter().map(|gateway| gateway.port).collect())?;
+        let target = Target {
+            url: format!("ws://127.0.0.1:{}", balancer.port()),
+            api_key: API_KEY.to_owned(),
+            api_secret: API_SECRET.to_owned(),
+        };
+        let cluster =
+            Self { control_planes, media_nodes, gateways, etcd, target, _balancer: balancer, _folder: folder };
+        cluster.wait_serving(options.replicas)?;
+        Ok(cluster)
+    }
+
+    /// Waits until every control plane that runs can place rooms on this many nodes.
+    ///
+    /// # Errors
+    /// If it takes longer than 30 s.
+    pub fn wait_serving(&self, nodes: usize) -> Result<()> {
+        let series = "headwater_cluster_nodes{state=\"serving\"}";
+        wait("every control plane serves with every node", Duration::from_secs(30), || {
+            let seen: Vec<Option<f64>> =
+                self.control_planes.iter().map(|role| role.series(series).ok()).collect();
+            let done = seen.iter().flatten().all(|count| *count == nodes as f64) && seen.iter().any(Option::is_some);
+            (done, format!("{seen:?}"))
+        })
+    }
+
+    /// All processes.
+    pub fn roles(&self) -> impl Iterator<Item = &Role> {
+        self.control_planes.iter().chain(&self.media_nodes).chain(&self.gateways)
+    }
+
+    /// Lines of all logs that tell of an error or a panic.
+    #[must_use]
+    pub fn complaints(&self) -> Vec<String> {
+        let complaints = self.roles().flat_map(|role| {
+            let log = role.process.log();
+            let lines = log.lines().filter(|line| is_complaint(line));
+            lines.map(|line| format!("{}: {line}", role.name)).collect::<Vec<_>>()
+        });
+        complaints.collect()
+    }
+}
+
+fn is_complaint(line: &str) -> bool {
+    line.contains("\"level\":\"ERROR\"") || line.contains(" ERROR ") || line.contains("panicked at")
+}
+
+impl Role {
+    /// Ends it at once, as a crash would.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Starts it again, with its settings and ports, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = Process::start(&self.folder, &self.name, &self.arguments)?;
+        self.process.wait_ready(self.admin_port)
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Status of a path of its admin server; 0 if nobody answers.
+    #[must_use]
+    pub fn status(&self, path: &str) -> u16 {
+        http_get(self.admin_port, path).map_or(0, |(status, _)| status)
+    }
+
+    /// Its metrics.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        Ok(http_get(self.admin_port, "/metrics")?.1)
+    }
+
+    /// A metric, summed over its series.
+    ///
+    /// # Errors
+    /// If it does not answer or has no such metric.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        metric(&self.metrics()?, name).with_context(|| format!("{} has no metric {name}", self.name))
+    }
+
+    /// One series, named with its labels.
+    ///
+    /// # Errors
+    /// If it does not answer or has no such series.
+    pub fn series(&self, name: &str) -> Result<f64> {
+        let metrics = self.metrics()?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("{} has no series {name}", self.name))?.parse()?)
+    }
+
+    /// Signalling address, if it is a gateway.
+    #[must_use]
+    pub fn signal_url(&self) -> String {
+        format!("ws://127.0.0.1:{}", self.port)
+    }
+}
+
+/// Waits until a probe says that it is done; it also says what it saw.
+///
+/// # Errors
+/// If it is not done within `limit`; the error holds what was seen last.
+pub fn wait(what: &str, limit: Duration, mut probe: impl FnMut() -> (bool, String)) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let (done, seen) = probe();
+        if done {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("not within {limit:?}: {what}; seen last: {seen}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What the settings of all roles have in common.
+struct Common<'a> {
+    folder: &'a Path,
+    etcd: &'a EtcdCluster,
+    otlp_endpoint: &'a str,
+}
+
+impl Common<'_> {
+    fn control_plane(&self, number: usize) -> Result<Role> {
+        let port = lasting_port();
+        let settings = format!(
+            "{}{}\n[control_plane.server]\naddress = \"127.0.0.1:{port}\"\n",
+            self.registry(),
+            keys()
+        );
+        self.start("control-plane", number, port, &settings)
+    }
+
+    fn media_node(&self, number: usize) -> Result<Role> {
+        let [port, udp, tcp] = std::array::from_fn(|_| lasting_port());
+        let settings = format!(
+            "{}\n[media_node]\nnode_id = \"node-{number}\"\nlisten = \"127.0.0.1:{port}\"\n\
+             udp_port = {udp}\ntcp_port = {tcp}\nadvertise_ips = [\"127.0.0.1\"]\n",
+            self.registry()
+        );
+        self.start("media-node", number, port, &settings)
+    }
+
+    fn gateway(&self, number: usize, control_planes: &[String]) -> Result<Role> {
+        let port = lasting_port();
+        let settings = format!(
+            "{}\n[gateway]\nlisten = \"127.0.0.1:{port}\"\ncontrol_plane_urls = {control_planes:?}\n",
+            keys()
+        );
+        self.start("gateway", number, port, &settings)
+    }
+
+    fn registry(&self) -> String {
+        format!("[registry]\nkind = \"etcd\"\n[registry.etcd]\nendpoints = {:?}\n", self.etcd.endpoints())
+    }
+
+    /// Writes the file of settings and starts a process with it.
+    fn start(&self, role: &str, number: usize, port: u16, settings: &str) -> Result<Role> {
+        let name = format!("{role}-{number}");
+        let admin_port = lasting_port();
+        let settings = format!(
+            "{settings}\n[cluster]\nsecret = \"{CLUSTER_SECRET}\"\n[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\
+             [telemetry]\notlp_endpoint = \"{}\"\n",
+            self.otlp_endpoint
+        );
+        let file = self.folder.join(format!("{name}.toml"));
+        std::fs::write(&file, settings)?;
+        let arguments = vec![role.to_owned(), "--config".to_owned(), file.display().to_string()];
+        let process = Process::start(self.folder, &name, &arguments)?;
+        Ok(Role { name, port, admin_port, arguments, folder: self.folder.to_owned(), process })
+    }
+}
+
+fn keys() -> String {
+    format!("\n[keys]\n{API_KEY} = \"{API_SECRET}\"\n")
+}

@@ -122,6 +122,6 @@ async fn a_webrtc_rs_peer_receives_video() {
     }
     let packets = handler.packets.load(Ordering::Relaxed);
     assert!(handler.payload_bytes.load(Ordering::Relaxed) > packets * 500, "the payload is whole");
-    publisher.leave().await;
+    publisher.leave().await.unwrap();
     signal.leave().await;
 }

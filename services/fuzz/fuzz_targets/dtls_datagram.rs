@@ -67,4 +67,5 @@ fuzz_target!(|input: (u8, Vec<(bool, &[u8])>)| {
         client.handle_timeout(now);
         while server.poll_output().is_some() || client.poll_output().is_some() {}
     }
+    assert_eq!(server.stats().library_panics + client.stats().library_panics, 0);
 });

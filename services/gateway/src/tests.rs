@@ -9,4 +9,5 @@ mod joining;
 mod pages;
 mod rejecting;
 mod resuming;
+mod tracing;
 mod twirp;

@@ -240,14 +240,10 @@ fn settings(arguments: &DevArguments) -> anyhow::Result<DevSettings> {
     let file = arguments.common.config.as_deref();
     let base: DevSettings = load(file, arguments.common.overrides())?;
     let mut flags = Overrides::default();
-    let page = moved(
-        base.gateway.listen,
-        arguments.bind.map(Into::into),
-        arguments.port,
-    );
+    let page = moved(base.gateway.listen, arguments.bind, arguments.port);
     flags.add("--port", "gateway.listen", page);
     let api = base.control_plane.server.address;
-    let api = moved(api, arguments.bind.map(Into::into), arguments.api_port);
+    let api = moved(api, arguments.bind, arguments.api_port);
     flags.add("--api-port", "control_plane.server.address", api);
     let admin = moved(base.admin.listen, None, arguments.admin_port);
     flags.add("--admin-port", "admin.listen", admin);

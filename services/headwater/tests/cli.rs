@@ -12,6 +12,8 @@ use headwater_proto::v1::cluster_service_client::ClusterServiceClient;
 use headwater_proto::v1::room_service_client::RoomServiceClient;
 use headwater_rpc::token::unix_seconds;
 use headwater_rpc::{ClientTls, KeyRing, connect};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 /// The binary, without the settings of whoever runs the tests.
 fn headwater() -> Command {
@@ -414,6 +416,32 @@ async fn dev_runs_everything_and_ends_when_told() {
         0,
         "nothing is left behind"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    let mut command = headwater();
+    command.args(["dev", "--memory"]).args(ANY_PORTS);
+    let mut process = Process::start(&mut command, "Press Ctrl-C");
+    // An open stream is given some seconds to end.
+    let connection = connect(process.said_of("API"), &ClientTls::default(), None).unwrap();
+    let request = HealthCheckRequest::default();
+    let mut watch = HealthClient::new(connection)
+        .watch(request)
+        .await
+        .unwrap()
+        .into_inner();
+    watch.message().await.unwrap();
+    process.signal("-INT");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(
+        process.child.try_wait().unwrap().is_none(),
+        "it waits for the stream"
+    );
+    let began = Instant::now();
+    process.signal("-INT");
+    assert_eq!(process.child.wait().unwrap().code(), Some(130));
+    assert!(began.elapsed() < Duration::from_secs(1));
 }
 
 #[test]

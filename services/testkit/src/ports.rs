@@ -22,3 +22,22 @@ pub fn free_port() -> u16 {
     }
     panic!("no port is free for both TCP and UDP");
 }
+
+/// A port that stays free while nobody listens on it: it is below those that the
+/// system hands out to outgoing connections, so a server that was killed can
+/// have it again.
+///
+/// # Panics
+/// If no such port is found.
+#[must_use]
+pub fn lasting_port() -> u16 {
+    for _ in 0..1000 {
+        let port = rand::random_range(10_240..32_000);
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+            && UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+        {
+            return port;
+        }
+    }
+    panic!("no port is free for both TCP and UDP");
+}

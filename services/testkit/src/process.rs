@@ -49,7 +49,15 @@ impl Process {
     pub fn start(folder: &Path, name: &str, arguments: &[String]) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log)?;
-        let child = Command::new(binary()?)
+        let mut command = Command::new(binary()?);
+        // The settings of whoever runs the tests are not those of the tests.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("HEADWATER_") || name.starts_with("OTEL_") || name == "RUST_LOG" {
+                command.env_remove(&*name);
+            }
+        }
+        let child = command
             .args(arguments)
             .current_dir(folder)
             .env("RUST_BACKTRACE", "1")

@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, StreamId};
 use crate::convert;
 use crate::nodes::{self, Nodes};
 use crate::registry::{PATIENCE, Registry};
@@ -70,7 +70,11 @@ impl Agents {
             for (node, url) in wanted {
                 running.entry(node).or_insert_with_key(|node| {
                     let stop = stop.child_token();
-                    let agent = Agent { shared: self.clone(), node: node.clone(), url: url.clone() };
+                    let agent = Agent {
+                        shared: self.clone(),
+                        node: node.clone(),
+                        url: url.clone(),
+                    };
                     tasks.spawn(agent.run(stop.clone()));
                     (url, stop)
                 });
@@ -104,6 +108,10 @@ struct Agent {
 enum Ended {
     #[error("the node's address cannot be used")]
     Address(#[source] headwater_rpc::ConnectError),
+    /// An address that a new process has taken over, or a process that has not
+    /// registered yet: it must not be given the rooms of the one registered.
+    #[error("another process than the one registered answers at the node's address")]
+    OtherProcess,
     #[error("the node ended the stream")]
     ByNode,
     #[error("the node broke the stream")]
@@ -117,45 +125,49 @@ enum Ended {
 impl Agent {
     async fn run(self, stop: CancellationToken) {
         let mut backoff = BACKOFF_MIN;
-        loop {
-            let mut was_open = false;
+        let mut open = None;
+        while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => break,
-                ended = self.stream(&mut was_open) => self.note_end(&ended, was_open),
+                ended = self.stream(&mut open) => self.note_end(&ended, open.is_some()),
             }
-            if was_open {
+            if open.is_some() {
                 backoff = BACKOFF_MIN;
             }
+            self.shared.cluster.close_stream(&self.node, open.take());
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => {}
                 () = sleep(backoff.mul_f64(rand::random_range(0.5..1.5))) => {}
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
-        self.shared.cluster.close_stream(&self.node);
+        self.shared.cluster.close_stream(&self.node, open);
     }
 
     fn note_end(&self, ended: &Ended, was_open: bool) {
-        self.shared.cluster.close_stream(&self.node);
         if was_open {
-            self.shared.metrics.control_plane().agent_stream_breaks.inc();
+            self.shared
+                .metrics
+                .control_plane()
+                .agent_stream_breaks
+                .inc();
             tracing::warn!(node = %self.node, error = %Chain(ended), "agent stream lost");
         } else {
-            tracing::debug!(node = %self.node, error = %Chain(ended), "agent stream not opened");
+            tracing::info!(node = %self.node, error = %Chain(ended), "agent stream not opened");
         }
     }
 
     /// Opens a stream and serves it until it ends.
-    async fn stream(&self, was_open: &mut bool) -> Ended {
+    async fn stream(&self, open: &mut Option<StreamId>) -> Ended {
         let (orders, outgoing) = mpsc::channel(ORDERS_MAX);
-        let mut incoming = match timeout(OPEN_TIMEOUT, self.open(outgoing)).await {
-            Ok(Ok(incoming)) => incoming,
+        let (id, mut incoming) = match timeout(OPEN_TIMEOUT, self.open(outgoing)).await {
+            Ok(Ok(opened)) => opened,
             Ok(Err(ended)) => return ended,
             Err(_) => return Ended::Silent,
         };
-        *was_open = true;
+        *open = Some(id);
         tracing::info!(node = %self.node, "agent stream open");
-        match self.serve(&orders, &mut incoming).await {
+        match self.serve(id, &orders, &mut incoming).await {
             Ok(never) => match never {},
             Err(ended) => ended,
         }
@@ -165,19 +177,33 @@ impl Agent {
     async fn open(
         &self,
         outgoing: mpsc::Receiver<ControlRequest>,
-    ) -> Result<Streaming<ControlResponse>, Ended> {
-        let connection =
-            self.shared.nodes.connection(&self.node, &self.url).map_err(Ended::Address)?;
+    ) -> Result<(StreamId, Streaming<ControlResponse>), Ended> {
+        let connection = self
+            .shared
+            .nodes
+            .connection(&self.node, &self.url)
+            .map_err(Ended::Address)?;
         let mut client = nodes::client(connection);
-        let mut incoming = client.control(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut incoming = client
+            .control(ReceiverStream::new(outgoing))
+            .await?
+            .into_inner();
         let first = incoming.message().await?.ok_or(Ended::ByNode)?;
+        let registered = self.shared.cluster.node_boot_id(&self.node);
+        if registered.is_some_and(|registered| registered != first.boot_id) {
+            return Err(Ended::OtherProcess);
+        }
         let (load, reports) = read_report(first);
-        self.shared.cluster.open_stream(&self.node, Instant::now(), load, reports);
-        Ok(incoming)
+        let id = self
+            .shared
+            .cluster
+            .open_stream(&self.node, Instant::now(), load, reports);
+        Ok((id, incoming))
     }
 
     async fn serve(
         &self,
+        id: StreamId,
         orders: &mpsc::Sender<ControlRequest>,
         incoming: &mut Streaming<ControlResponse>,
     ) -> Result<std::convert::Infallible, Ended> {
@@ -193,27 +219,36 @@ impl Agent {
                 message = incoming.message() => {
                     let (load, reports) = read_report(message?.ok_or(Ended::ByNode)?);
                     heard = tokio::time::Instant::now();
-                    cluster.handle_report(&self.node, Instant::now(), load, reports);
+                    cluster.handle_report(&self.node, id, Instant::now(), load, reports);
                 }
-                _ = version.changed() => self.tell(orders).await?,
-                _ = looks.tick() => self.tell(orders).await?,
+                _ = version.changed() => self.tell(id, orders).await?,
+                _ = looks.tick() => self.tell(id, orders).await?,
                 () = tokio::time::sleep_until(heard + SILENCE_MAX) => return Err(Ended::Silent),
             }
         }
     }
 
     /// Tells the node what it should know by now.
-    async fn tell(&self, orders: &mpsc::Sender<ControlRequest>) -> Result<(), Ended> {
+    async fn tell(&self, id: StreamId, orders: &mpsc::Sender<ControlRequest>) -> Result<(), Ended> {
         let mut verifiable = VERIFIED_MAX;
-        for (order, room) in self.shared.cluster.orders(&self.node, Instant::now()) {
+        for (order, room) in self.shared.cluster.orders(&self.node, id, Instant::now()) {
             let request = match order {
                 Order::Assign { room: id, shard } => Request::AssignRoom(AssignRoom {
                     room,
                     room_id: id.into_string(),
                     shard: u32::from(shard.0),
                 }),
-                Order::Release { room, epoch, reason } => release(room, epoch, reason),
-                Order::Verify { room, uid, epoch, reason } => {
+                Order::Release {
+                    room,
+                    epoch,
+                    reason,
+                } => release(room, epoch, reason),
+                Order::Verify {
+                    room,
+                    uid,
+                    epoch,
+                    reason,
+                } => {
                     if verifiable == 0 {
                         continue;
                     }
@@ -229,7 +264,9 @@ impl Agent {
                     }
                 }
             };
-            let sending = orders.send(ControlRequest { request: Some(request) });
+            let sending = orders.send(ControlRequest {
+                request: Some(request),
+            });
             match timeout(SILENCE_MAX, sending).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(Ended::ByNode),
@@ -274,5 +311,12 @@ fn release(room: RoomId, epoch: Epoch, reason: ReleaseReason) -> Request {
 
 fn read_report(message: ControlResponse) -> (NodeLoad, BTreeMap<RoomId, RoomReport>) {
     let load = convert::load(&message.load.unwrap_or_default());
-    (load, message.rooms.into_iter().filter_map(convert::report).collect())
+    (
+        load,
+        message
+            .rooms
+            .into_iter()
+            .filter_map(convert::report)
+            .collect(),
+    )
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use headwater_model::Grants;
-use headwater_rpc::token::{self, KeyRing};
 use headwater_rpc::status;
+use headwater_rpc::token::{self, KeyRing};
 use headwater_telemetry::Metrics;
 use headwater_telemetry::metrics::AuthFailure;
 use tonic::Status;
@@ -76,7 +76,11 @@ impl Authorizer {
         if need.is_met_by(grants) {
             return Ok(());
         }
-        self.metrics.shared().auth_failures.get(AuthFailure::GrantMissing).inc();
+        self.metrics
+            .shared()
+            .auth_failures
+            .get(AuthFailure::GrantMissing)
+            .inc();
         Err(status::permission_denied(need.grant()))
     }
 
@@ -92,7 +96,11 @@ mod tests {
 
     #[test]
     fn an_empty_grant_meets_no_need() {
-        let nothing = Grants { room: "a".into(), room_join: true, ..Grants::default() };
+        let nothing = Grants {
+            room: "a".into(),
+            room_join: true,
+            ..Grants::default()
+        };
         for need in [
             Need::Create,
             Need::List,
@@ -106,12 +114,19 @@ mod tests {
 
     #[test]
     fn an_administrator_of_one_room_is_none_of_another() {
-        let admin = Grants { room: "a".into(), room_admin: true, ..Grants::default() };
+        let admin = Grants {
+            room: "a".into(),
+            room_admin: true,
+            ..Grants::default()
+        };
         assert!(Need::Admin("a").is_met_by(&admin));
         assert!(Need::ListOrAdmin("a").is_met_by(&admin));
         assert!(Need::CreateOrAdmin("a").is_met_by(&admin));
         assert!(!Need::Admin("b").is_met_by(&admin));
-        let nameless = Grants { room_admin: true, ..Grants::default() };
+        let nameless = Grants {
+            room_admin: true,
+            ..Grants::default()
+        };
         assert!(!Need::Admin("").is_met_by(&nameless));
     }
 }

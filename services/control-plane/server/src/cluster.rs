@@ -30,7 +30,8 @@ struct Held {
     /// Last known record of every node in `state` that may still be reached.
     records: BTreeMap<NodeId, NodeRecord>,
     /// What was told on the agent streams that live.
-    ledgers: BTreeMap<NodeId, AgentLedger>,
+    ledgers: BTreeMap<NodeId, (StreamId, AgentLedger)>,
+    streams_opened: u64,
     census: Census,
     /// When somebody was last sent to a room. Pruned every second.
     granted: BTreeMap<RoomId, Instant>,
@@ -39,6 +40,11 @@ struct Held {
     /// Since when the watch is interrupted.
     stale_since: Option<Instant>,
 }
+
+/// One agent stream. A node may get a new one before the old one's task has
+/// noticed its end; then the old one's end must not be taken for the new one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StreamId(u64);
 
 /// What this replica holds of the cluster.
 #[derive(Debug)]
@@ -68,13 +74,17 @@ impl Cluster {
             state: State::default(),
             records: BTreeMap::new(),
             ledgers: BTreeMap::new(),
+            streams_opened: 0,
             census: Census::new(census),
             granted: BTreeMap::new(),
             revision: Revision::default(),
             synced: false,
             stale_since: None,
         };
-        Self { held: RwLock::new(held), version: watch::Sender::new(0) }
+        Self {
+            held: RwLock::new(held),
+            version: watch::Sender::new(0),
+        }
     }
 
     // Nothing that runs under the lock can leave the state half changed, so a
@@ -88,7 +98,8 @@ impl Cluster {
     }
 
     fn changed(&self) {
-        self.version.send_modify(|version| *version = version.wrapping_add(1));
+        self.version
+            .send_modify(|version| *version = version.wrapping_add(1));
     }
 
     /// Rises with every change of what is intended, who is there, or what nodes
@@ -131,7 +142,8 @@ impl Cluster {
 
     /// Waits until the watch has brought a revision, at most so long.
     pub(crate) async fn wait_for_revision(&self, revision: Revision, patience: Duration) {
-        self.wait_until(patience, |held| held.revision >= revision).await;
+        self.wait_until(patience, |held| held.revision >= revision)
+            .await;
     }
 
     /// Waits until a node was told of a room at an epoch, or reports it, at most
@@ -144,7 +156,7 @@ impl Cluster {
         patience: Duration,
     ) {
         self.wait_until(patience, |held| match held.ledgers.get(node) {
-            Some(ledger) => ledger.told_epoch(room).is_some_and(|told| told >= epoch),
+            Some((_, ledger)) => ledger.told_epoch(room).is_some_and(|told| told >= epoch),
             None => true,
         })
         .await;
@@ -170,7 +182,18 @@ impl Cluster {
     /// Nodes that there should be a stream to, with their URLs.
     pub(crate) fn nodes_to_reach(&self) -> BTreeMap<NodeId, String> {
         let held = self.read();
-        held.records.iter().map(|(id, record)| (id.clone(), record.rpc_url.clone())).collect()
+        held.records
+            .iter()
+            .map(|(id, record)| (id.clone(), record.rpc_url.clone()))
+            .collect()
+    }
+
+    /// The process that registered as a node.
+    pub(crate) fn node_boot_id(&self, node: &NodeId) -> Option<String> {
+        self.read()
+            .records
+            .get(node)
+            .map(|record| record.boot_id.clone())
     }
 
     /// Notes that a stream opened: the node's first report is the argument.
@@ -180,20 +203,27 @@ impl Cluster {
         now: Instant,
         load: NodeLoad,
         reports: BTreeMap<RoomId, RoomReport>,
-    ) {
+    ) -> StreamId {
         let mut held = self.write();
         held.state.set_agent(node, AgentState::Connected);
         held.state.handle_report(node, load, reports);
         let mut ledger = AgentLedger::default();
         ledger.handle_report(now);
-        held.ledgers.insert(node.clone(), ledger);
+        held.streams_opened += 1;
+        let stream = StreamId(held.streams_opened);
+        held.ledgers.insert(node.clone(), (stream, ledger));
         drop(held);
         self.changed();
+        stream
     }
 
-    /// Notes that a stream broke, or could not be opened.
-    pub(crate) fn close_stream(&self, node: &NodeId) {
+    /// Notes that a stream broke, or that one could not be opened.
+    pub(crate) fn close_stream(&self, node: &NodeId, stream: Option<StreamId>) {
         let mut held = self.write();
+        let present = held.ledgers.get(node).map(|(present, _)| *present);
+        if present.is_some() && present != stream {
+            return;
+        }
         held.ledgers.remove(node);
         held.state.set_agent(node, AgentState::Lost);
         held.forget_records();
@@ -205,24 +235,35 @@ impl Cluster {
     pub(crate) fn handle_report(
         &self,
         node: &NodeId,
+        stream: StreamId,
         now: Instant,
         load: NodeLoad,
         reports: BTreeMap<RoomId, RoomReport>,
     ) {
         let mut held = self.write();
-        held.state.handle_report(node, load, reports);
-        if let Some(ledger) = held.ledgers.get_mut(node) {
+        let Held { state, ledgers, .. } = &mut *held;
+        if let Some((_, ledger)) = ledgers
+            .get_mut(node)
+            .filter(|(present, _)| *present == stream)
+        {
+            state.handle_report(node, load, reports);
             ledger.handle_report(now);
         }
     }
 
     /// What to tell a node now, with the rooms that are to be assigned.
-    pub(crate) fn orders(&self, node: &NodeId, now: Instant) -> Vec<(Order, Option<v1::Room>)> {
+    pub(crate) fn orders(
+        &self,
+        node: &NodeId,
+        stream: StreamId,
+        now: Instant,
+    ) -> Vec<(Order, Option<v1::Room>)> {
         let mut held = self.write();
         let Held { state, ledgers, .. } = &mut *held;
-        let (Some(ledger), Some(view)) =
-            (ledgers.get_mut(node), state.observed().nodes.get(node))
-        else {
+        let ledger = ledgers
+            .get_mut(node)
+            .filter(|(present, _)| *present == stream);
+        let (Some((_, ledger)), Some(view)) = (ledger, state.observed().nodes.get(node)) else {
             return Vec::new();
         };
         let orders = ledger.orders(now, node, state.intended(), view);
@@ -255,7 +296,10 @@ impl Cluster {
     pub(crate) fn rooms(&self) -> Vec<(RoomId, IntendedRoom)> {
         let held = self.read();
         let rooms = held.state.intended().rooms();
-        rooms.iter().map(|(id, room)| (id.clone(), room.clone())).collect()
+        rooms
+            .iter()
+            .map(|(id, room)| (id.clone(), room.clone()))
+            .collect()
     }
 
     /// A room as platforms see it.
@@ -285,13 +329,28 @@ impl Cluster {
             epoch: room.epoch(),
             carrier,
             max_participants: room.spec.max_participants,
-            participants: observed.report_of(id, room).map_or(0, |report| report.participants),
+            participants: observed
+                .report_of(id, room)
+                .map_or(0, |report| report.participants),
         }
+    }
+
+    /// Whether the stream to a node broke or could not be opened.
+    pub(crate) fn has_lost(&self, node: &NodeId) -> bool {
+        let held = self.read();
+        held.state
+            .observed()
+            .nodes
+            .get(node)
+            .is_none_or(|view| view.agent == AgentState::Lost)
     }
 
     /// A node's gRPC address, if it is or was registered.
     pub(crate) fn node_url(&self, node: &NodeId) -> Option<String> {
-        self.read().records.get(node).map(|record| record.rpc_url.clone())
+        self.read()
+            .records
+            .get(node)
+            .map(|record| record.rpc_url.clone())
     }
 
     /// The registered nodes as operators see them, in order of names.
@@ -330,7 +389,11 @@ impl Cluster {
         let shard = PlannedShard { node, shard };
         held.state.reserve(room.clone(), shard.clone());
         drop(held);
-        Ok(Reservation { cluster: self, room: room.clone(), shard })
+        Ok(Reservation {
+            cluster: self,
+            room: room.clone(),
+            shard,
+        })
     }
 
     /// The first plan of a new incarnation, with the epoch that fits.
@@ -340,7 +403,11 @@ impl Cluster {
         spec: &RoomSpec,
         revision: Revision,
     ) -> Plan {
-        let reported = self.read().state.observed().highest_epoch(&reservation.room);
+        let reported = self
+            .read()
+            .state
+            .observed()
+            .highest_epoch(&reservation.room);
         Plan {
             room_uid: spec.uid.clone(),
             epoch: first_epoch(revision.0, reported),
@@ -358,7 +425,11 @@ impl Cluster {
         if room.plan.is_none() {
             return self.first_plan(reservation, &room.spec, revision);
         }
-        let reported = self.read().state.observed().highest_epoch(&reservation.room);
+        let reported = self
+            .read()
+            .state
+            .observed()
+            .highest_epoch(&reservation.room);
         Plan {
             room_uid: room.spec.uid.clone(),
             epoch: next_epoch(room.epoch(), reported),
@@ -383,12 +454,14 @@ impl Cluster {
     /// Counts the nodes, forgets old grants, and sets the gauges.
     pub(crate) fn tick(&self, now: Instant, metrics: &ControlPlaneMetrics) -> Duration {
         let mut held = self.write();
-        held.granted.retain(|_, at| now.saturating_duration_since(*at) < GRANT_HOLDS);
+        held.granted
+            .retain(|_, at| now.saturating_duration_since(*at) < GRANT_HOLDS);
         let present = held.state.observed().present();
         let named = held.state.intended().nodes_named();
         held.census.handle_count(now, present, &named);
         held.set_gauges(metrics);
-        held.stale_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        held.stale_since
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// What the elected replica should do now.
@@ -419,7 +492,10 @@ impl Cluster {
     /// Whether a room has been joined, as its node reports.
     pub(crate) fn was_joined(&self, id: &RoomId, room: &IntendedRoom) -> bool {
         let held = self.read();
-        held.state.observed().report_of(id, room).is_some_and(|report| report.ever_joined)
+        held.state
+            .observed()
+            .report_of(id, room)
+            .is_some_and(|report| report.ever_joined)
     }
 }
 
@@ -429,7 +505,9 @@ impl Held {
     fn forget_records(&mut self) {
         let nodes = &self.state.observed().nodes;
         self.records.retain(|id, _| {
-            nodes.get(id).is_some_and(|view| view.standing().carries() || !view.planned.is_empty())
+            nodes
+                .get(id)
+                .is_some_and(|view| view.standing().carries() || !view.planned.is_empty())
         });
     }
 
@@ -450,8 +528,12 @@ impl Held {
             counts[index] += 1;
             participants += view.load.map_or(0, |load| i64::from(load.participants));
         }
-        let states =
-            [NodeState::Serving, NodeState::Cordoned, NodeState::Draining, NodeState::Unreachable];
+        let states = [
+            NodeState::Serving,
+            NodeState::Cordoned,
+            NodeState::Draining,
+            NodeState::Unreachable,
+        ];
         for (state, count) in states.into_iter().zip(counts) {
             metrics.nodes.get(state).set(count);
         }
@@ -459,7 +541,9 @@ impl Held {
         let rooms = self.state.intended().rooms().len();
         metrics.rooms.set(i64::try_from(rooms).unwrap_or(i64::MAX));
         let streams = self.ledgers.len();
-        metrics.agent_streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
+        metrics
+            .agent_streams
+            .set(i64::try_from(streams).unwrap_or(i64::MAX));
     }
 }
 

@@ -58,7 +58,9 @@ pub(crate) struct Participants {
 impl Participants {
     /// Who is in a room, in order of identities. A room that no node carries is empty.
     pub(crate) async fn list(&self, room: &RoomId) -> Result<Vec<Participant>, Status> {
-        let Some(node) = self.carrier(room).await? else { return Ok(Vec::new()) };
+        let Some(node) = self.carrier(room).await? else {
+            return Ok(Vec::new());
+        };
         let mut participants = match self.of_node(&node, room).await {
             // The node has not been told of it yet, so nobody can be there.
             Err(status) if status.code() == Code::NotFound => Vec::new(),
@@ -72,14 +74,20 @@ impl Participants {
     /// One participant.
     pub(crate) async fn get(&self, room: &RoomId, who: &Identity) -> Result<Participant, Status> {
         let participants = self.list(room).await?;
-        let found = participants.into_iter().find(|it| it.identity == who.as_str());
+        let found = participants
+            .into_iter()
+            .find(|it| it.identity == who.as_str());
         found.ok_or_else(|| no_participant(room, who))
     }
 
     /// Ends a participant's session.
     pub(crate) async fn remove(&self, room: &RoomId, who: &Identity) -> Result<(), Status> {
-        let remove = RemoveCommand { reason: CloseReason::Removed.into() };
-        self.command(room, who, Command::Remove(remove)).await.map(drop)
+        let remove = RemoveCommand {
+            reason: CloseReason::Removed.into(),
+        };
+        self.command(room, who, Command::Remove(remove))
+            .await
+            .map(drop)
     }
 
     /// Mutes or unmutes a track; answers with the track.
@@ -90,7 +98,10 @@ impl Participants {
         track_uid: &str,
         muted: bool,
     ) -> Result<v1::Track, Status> {
-        let mute = MuteTrack { track_uid: track_uid.to_owned(), muted };
+        let mute = MuteTrack {
+            track_uid: track_uid.to_owned(),
+            muted,
+        };
         let participant = self.command(room, who, Command::MuteTrack(mute)).await?;
         participant
             .tracks
@@ -124,13 +135,20 @@ impl Participants {
         track_uids: Vec<String>,
         subscribe: bool,
     ) -> Result<(), Status> {
-        let update = UpdateSubscription { track_uids, subscribe };
-        self.command(room, who, Command::UpdateSubscription(update)).await.map(drop)
+        let update = UpdateSubscription {
+            track_uids,
+            subscribe,
+        };
+        self.command(room, who, Command::UpdateSubscription(update))
+            .await
+            .map(drop)
     }
 
     /// Sends a data message into a room. Where nobody is, nobody gets it.
     pub(crate) async fn send(&self, room: &RoomId, message: DataMessage) -> Result<(), Status> {
-        let Some(node) = self.carrier(room).await? else { return Ok(()) };
+        let Some(node) = self.carrier(room).await? else {
+            return Ok(());
+        };
         let mut client = self.client(&node)?;
         let request = SendDataRequest {
             room_id: room.as_str().to_owned(),
@@ -153,7 +171,9 @@ impl Participants {
         room: &RoomId,
     ) -> Result<Vec<Participant>, Status> {
         let mut client = self.client(node)?;
-        let request = ListParticipantsRequest { room_id: room.as_str().to_owned() };
+        let request = ListParticipantsRequest {
+            room_id: room.as_str().to_owned(),
+        };
         let answer = call(node, client.list_participants(request)).await?;
         Ok(answer.participants)
     }
@@ -164,7 +184,10 @@ impl Participants {
         who: &Identity,
         command: Command,
     ) -> Result<Participant, Status> {
-        let node = self.carrier(room).await?.ok_or_else(|| no_participant(room, who))?;
+        let node = self
+            .carrier(room)
+            .await?
+            .ok_or_else(|| no_participant(room, who))?;
         let mut client = self.client(&node)?;
         let request = CommandParticipantRequest {
             room_id: room.as_str().to_owned(),
@@ -181,22 +204,28 @@ impl Participants {
     /// The node that carries a room; `None` if none does. The watched plan is
     /// good enough: a node that carries the room no more says so.
     async fn carrier(&self, room: &RoomId) -> Result<Option<NodeId>, Status> {
-        let home = |room: &headwater_control_core::IntendedRoom| {
-            room.home().map(|home| home.node.clone())
-        };
+        let home =
+            |room: &headwater_control_core::IntendedRoom| room.home().map(|home| home.node.clone());
         if let Some(known) = self.cluster.room(room) {
             return Ok(home(&known));
         }
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let reading = self.registry.read_room(room, deadline).await?;
-        let found = reading.room.ok_or_else(|| status::not_found("room", &names::room(room)))?;
+        let found = reading
+            .room
+            .ok_or_else(|| status::not_found("room", &names::room(room)))?;
         Ok(home(&found.intended))
     }
 
     fn client(&self, node: &NodeId) -> Result<NodeServiceClient<Connection>, Status> {
-        let url = self.cluster.node_url(node).ok_or_else(|| unreachable(node))?;
+        let url = self
+            .cluster
+            .node_url(node)
+            .ok_or_else(|| unreachable(node))?;
         let connection = self.nodes.connection(node, &url);
-        Ok(nodes::client(connection.map_err(|error| status::internal(&error))?))
+        Ok(nodes::client(
+            connection.map_err(|error| status::internal(&error))?,
+        ))
     }
 }
 

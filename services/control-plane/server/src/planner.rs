@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use headwater_control_core::{Action, Plan};
+use headwater_control_core::{Action, Plan, Planned};
 use headwater_model::{NodeId, RoomId};
 use headwater_registry::{Election, Fence, Leadership};
 use headwater_rpc::status::Chain;
@@ -60,6 +60,7 @@ impl Planner {
 
     async fn work(&self, leadership: &Leadership, stop: &CancellationToken) {
         let mut version = self.cluster.version();
+        let mut said = Said::default();
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -71,20 +72,17 @@ impl Planner {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = leadership.lost() => return,
-                () = self.look(leadership.fence()) => {}
+                () = self.look(leadership.fence(), &mut said) => {}
             }
         }
     }
 
     /// Looks at everything once and does what is due.
-    async fn look(&self, fence: &Fence) {
-        let planned = self.cluster.plan(std::time::Instant::now(), &self.region, rand::random());
-        if planned.withheld > 0 {
-            tracing::warn!(
-                rooms = planned.withheld,
-                "too many nodes vanished at once, their rooms stay where they are"
-            );
-        }
+    async fn look(&self, fence: &Fence, said: &mut Said) {
+        let planned = self
+            .cluster
+            .plan(std::time::Instant::now(), &self.region, rand::random());
+        said.note(&planned);
         futures::stream::iter(planned.actions)
             .for_each_concurrent(ACTIONS_AT_ONCE, |action| self.act(fence, action))
             .await;
@@ -122,17 +120,25 @@ impl Planner {
     ) -> Result<(), RegistryError> {
         let deadline = Instant::now() + PATIENCE;
         let reading = self.registry.read_room(room, deadline).await?;
-        let Some(found) = &reading.room else { return Ok(()) };
+        let Some(found) = &reading.room else {
+            return Ok(());
+        };
         let same = found.intended.spec.uid == plan.room_uid && reading.epoch() < plan.epoch;
         let looked_at = self.cluster.room(room).map(|room| room.plan_revision);
         if !same || looked_at != Some(found.intended.plan_revision) {
             return Ok(());
         }
-        let written =
-            self.registry.write_plan(&reading, found, plan, Some(fence), deadline).await?;
+        let written = self
+            .registry
+            .write_plan(&reading, found, plan, Some(fence), deadline)
+            .await?;
         if written.is_some() {
             let first = found.intended.plan.is_none();
-            let reason = if first { PlanReason::FirstUse } else { PlanReason::NodeGone };
+            let reason = if first {
+                PlanReason::FirstUse
+            } else {
+                PlanReason::NodeGone
+            };
             self.metrics.control_plane().plans.get(reason).inc();
             tracing::info!(room = %room, epoch = %plan.epoch, ?reason, "room planned");
         }
@@ -147,10 +153,14 @@ impl Planner {
         room: &RoomId,
         node: &NodeId,
     ) -> Result<(), RegistryError> {
-        let Some(looked_at) = self.cluster.room(room) else { return Ok(()) };
+        let Some(looked_at) = self.cluster.room(room) else {
+            return Ok(());
+        };
         let deadline = Instant::now() + PATIENCE;
         let reading = self.registry.read_room(room, deadline).await?;
-        let Some(found) = &reading.room else { return Ok(()) };
+        let Some(found) = &reading.room else {
+            return Ok(());
+        };
         if found.intended != looked_at || self.is_in_use(room, node).await {
             return Ok(());
         }
@@ -159,8 +169,10 @@ impl Planner {
         } else {
             RoomEnd::NeverUsed
         };
-        let deleted =
-            self.registry.delete_room(&reading, found, Some(fence), deadline).await?;
+        let deleted = self
+            .registry
+            .delete_room(&reading, found, Some(fence), deadline)
+            .await?;
         if deleted.is_some() {
             self.metrics.control_plane().rooms_ended.get(end).inc();
             tracing::info!(room = %room, reason = ?end, "room ended");
@@ -174,6 +186,34 @@ impl Planner {
             Err(status) => status.code() == Code::NotFound,
         };
         !empty || self.cluster.is_awaited(room, std::time::Instant::now())
+    }
+}
+
+/// What the log has been told, so that it is told once.
+#[derive(Debug, Default)]
+struct Said {
+    withheld: bool,
+    unplaceable: bool,
+}
+
+impl Said {
+    fn note(&mut self, planned: &Planned) {
+        let withheld = planned.withheld > 0;
+        if withheld && !self.withheld {
+            let rooms = planned.withheld;
+            tracing::warn!(rooms, "too many nodes vanished at once, their rooms stay");
+        }
+        let unplaceable = planned.unplaceable > 0;
+        if unplaceable && !self.unplaceable {
+            tracing::warn!(
+                rooms = planned.unplaceable,
+                "no media node can take these rooms"
+            );
+        }
+        *self = Self {
+            withheld,
+            unplaceable,
+        };
     }
 }
 

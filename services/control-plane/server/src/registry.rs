@@ -23,7 +23,7 @@ use crate::convert;
 /// How long one call of ours may spend on the registry in all. A registry that
 /// changes its leader takes longer, but then callers are told to come back in
 /// under a second instead of being left waiting.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(900);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(750);
 
 /// When callers should come back if the registry is away.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -103,7 +103,9 @@ impl Registry {
     ) -> Result<RoomReading, RegistryError> {
         let prefix = schema::room(id);
         let listing = self.store.list(&prefix);
-        let snapshot = self.timed(RegistryOperation::List, deadline, listing).await?;
+        let snapshot = self
+            .timed(RegistryOperation::List, deadline, listing)
+            .await?;
         let mut spec = None;
         let mut plan = None;
         for entry in &snapshot.entries {
@@ -115,7 +117,11 @@ impl Registry {
         }
         let room = spec.map(|spec| found_room(spec, plan)).transpose()?;
         let plan_key = plan.map(|entry| entry.mod_revision);
-        Ok(RoomReading { room, plan_key, revision: snapshot.revision })
+        Ok(RoomReading {
+            room,
+            plan_key,
+            revision: snapshot.revision,
+        })
     }
 
     /// Reads every room, in order of names. Those that cannot be read are left
@@ -126,7 +132,9 @@ impl Registry {
     ) -> Result<Vec<(RoomId, IntendedRoom)>, RegistryError> {
         let prefix = schema::rooms();
         let listing = self.store.list(&prefix);
-        let snapshot = self.timed(RegistryOperation::List, deadline, listing).await?;
+        let snapshot = self
+            .timed(RegistryOperation::List, deadline, listing)
+            .await?;
         let mut plans = std::collections::BTreeMap::new();
         let mut specs = std::collections::BTreeMap::new();
         for entry in &snapshot.entries {
@@ -174,7 +182,8 @@ impl Registry {
     ) -> Result<Option<Revision>, RegistryError> {
         let key = schema::room_spec(&record.room_id);
         let seen = Revision(found.intended.spec_revision);
-        self.swap(Transaction::replace(key, seen, record.encode()), deadline).await
+        self.swap(Transaction::replace(key, seen, record.encode()), deadline)
+            .await
     }
 
     /// Writes a room's plan, if the room still is the incarnation that was read
@@ -228,8 +237,13 @@ impl Registry {
         deadline: Instant,
     ) -> Result<Option<Revision>, RegistryError> {
         let committing = self.store.commit(transaction);
-        let Committed { succeeded, revision, .. } =
-            self.timed(RegistryOperation::Commit, deadline, committing).await?;
+        let Committed {
+            succeeded,
+            revision,
+            ..
+        } = self
+            .timed(RegistryOperation::Commit, deadline, committing)
+            .await?;
         if !succeeded {
             self.metrics.shared().registry_cas_conflicts.inc();
         }
@@ -286,6 +300,8 @@ fn fenced(transaction: Transaction, fence: Option<&Fence>) -> Transaction {
 impl RoomReading {
     /// Epoch of the room's plan; 0 if it has none.
     pub(crate) fn epoch(&self) -> Epoch {
-        self.room.as_ref().map_or(Epoch(0), |found| found.intended.epoch())
+        self.room
+            .as_ref()
+            .map_or(Epoch(0), |found| found.intended.epoch())
     }
 }

@@ -21,26 +21,29 @@ pub const STALE_KEY: &str = "x-headwater-stale";
 /// its frame and for what encoding adds.
 const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
 
-/// Cuts the page that a caller asked for out of rows in order of their keys.
-fn cut_page<T: Message>(
+/// Cuts the page that a caller asked for out of rows in order of their keys;
+/// only rows of the page (and one more) become messages.
+fn cut_page<R, T: Message>(
     list: &str,
     page_size: u32,
     page_token: &str,
-    rows: impl IntoIterator<Item = (String, T)>,
+    rows: impl IntoIterator<Item = (String, R)>,
+    message: impl Fn(R) -> T,
 ) -> Result<Page<T>, Status> {
-    let after = if page_token.is_empty() {
-        None
-    } else {
-        let key = page::decode(list, page_token);
-        Some(key.map_err(|error: PageTokenError| {
-            status::invalid_argument("page_token", error.to_string())
-        })?)
+    let refused = |error: PageTokenError| status::invalid_argument("page_token", error.to_string());
+    let after = match page_token {
+        "" => None,
+        token => Some(page::decode(list, token).map_err(refused)?),
     };
-    let limits = PageLimits { items: page::page_size(page_size), weight: PAGE_BYTES_MAX };
+    let limits = PageLimits {
+        items: page::page_size(page_size),
+        weight: PAGE_BYTES_MAX,
+    };
     let rows = rows
         .into_iter()
         .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after))
-        .map(|(key, item)| {
+        .map(|(key, row)| {
+            let item = message(row);
             let bytes = item.encoded_len();
             (key, item, bytes)
         });

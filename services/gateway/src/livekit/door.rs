@@ -23,6 +23,11 @@ use super::rejection::Rejection;
 use super::session;
 use crate::gateway::Gateway;
 
+/// Where reading stops in the middle of a frame. Above [`FRAME_BYTES_MAX`], so
+/// that a client which is a little over is told in an orderly close; one that
+/// is far over finds its connection reset.
+const READ_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
+
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 pub(crate) async fn connect_v0(
@@ -183,8 +188,8 @@ async fn enter(
         (Established::Mismatch, _) => JoinOutcome::RoomNotFound,
     };
     let upgrade = upgrade
-        .max_message_size(FRAME_BYTES_MAX)
-        .max_frame_size(FRAME_BYTES_MAX);
+        .max_message_size(READ_BYTES_MAX)
+        .max_frame_size(READ_BYTES_MAX);
     let gateway = gateway.clone();
     let open = gateway.open_sessions.token();
     let response = upgrade.on_upgrade(move |socket| async move {

@@ -1,5 +1,6 @@
 //! What happens at each limit.
 
+use futures::SinkExt as _;
 use headwater_proto::node::v1 as node;
 use headwater_proto::node::v1::attach_response::Event;
 use http::StatusCode;
@@ -95,6 +96,23 @@ async fn a_frame_over_two_mebibytes_ends_the_session() {
         .await;
     assert_eq!(client.hear().await, Heard::Close(Some(1009)));
     assert_eq!(attached.request().await, None);
+}
+
+#[tokio::test]
+async fn a_frame_far_over_the_limit_is_not_read_to_its_end() {
+    let cluster = Cluster::start().await;
+    let (mut client, mut attached) = Client::join(&cluster, V0).await;
+    client.welcomed().await;
+    // The gateway stops reading in the middle, so the write may fail.
+    let _ = client
+        .socket
+        .send(Message::Binary(vec![0; 64 << 20].into()))
+        .await;
+    assert_eq!(attached.request().await, None);
+    assert!(matches!(
+        client.hear().await,
+        Heard::Close(None | Some(1009))
+    ));
 }
 
 #[tokio::test]

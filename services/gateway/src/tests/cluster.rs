@@ -132,6 +132,7 @@ pub(super) struct Script {
     node_url: String,
     places: Mutex<VecDeque<Result<PlaceParticipantResponse, Status>>>,
     asked: Mutex<Vec<PlaceParticipantRequest>>,
+    traceparents: Mutex<Vec<String>>,
     /// Calls of RoomService: method, bearer, request in words.
     pub(super) calls: Mutex<Vec<(String, String, String)>>,
     /// The next calls of RoomService fail so.
@@ -144,6 +145,7 @@ impl ControlPlane {
             node_url,
             places: Mutex::default(),
             asked: Mutex::default(),
+            traceparents: Mutex::default(),
             calls: Mutex::default(),
             failures: Mutex::default(),
         });
@@ -190,6 +192,11 @@ impl ControlPlane {
         self.script.asked.lock().unwrap().clone()
     }
 
+    /// Trace contexts that placement was asked in, so far.
+    pub(super) fn traceparents(&self) -> Vec<String> {
+        self.script.traceparents.lock().unwrap().clone()
+    }
+
     /// What RoomService was asked for, so far.
     pub(super) fn calls(&self) -> Vec<(String, String, String)> {
         self.script.calls.lock().unwrap().clone()
@@ -232,6 +239,10 @@ impl PlacementService for Script {
         &self,
         request: Request<PlaceParticipantRequest>,
     ) -> Result<Response<PlaceParticipantResponse>, Status> {
+        if let Some(traceparent) = request.metadata().get("traceparent") {
+            let traceparent = traceparent.to_str().unwrap().to_owned();
+            self.traceparents.lock().unwrap().push(traceparent);
+        }
         let request = request.into_inner();
         let room_id = request.room_id.clone();
         self.asked.lock().unwrap().push(request);

@@ -73,11 +73,9 @@ impl Override {
 /// secret of digits is no number. Numbers and flags are made of texts where a
 /// setting is one.
 fn read(text: &str) -> Value {
-    let trimmed = text.trim();
-    if trimmed.starts_with(['[', '{']) {
-        if let Ok(value) = trimmed.parse::<Value>() {
-            return value;
-        }
+    if text.trim_start().starts_with(['[', '{']) {
+        let Ok(value) = text.trim().parse::<Value>();
+        return value;
     }
     Value::from(text)
 }

@@ -49,6 +49,8 @@ pub(crate) struct Participant {
     pub(crate) view: Arc<ParticipantView>,
     /// Others were told of it.
     pub(crate) announced: bool,
+    /// Number of the last departure before it was told who is there.
+    pub(crate) welcomed_after: u64,
     /// Transport that makes it active.
     pub(crate) primary: TransportKind,
     /// Some transport was connected once.
@@ -164,6 +166,7 @@ impl Participant {
             version: 0,
             view,
             announced: false,
+            welcomed_after: 0,
             primary,
             was_connected: false,
             tracks: Vec::new(),

@@ -194,4 +194,7 @@ pub struct TransportStats {
     pub datagrams_dropped: u64,
     /// SCTP packets and messages refused.
     pub sctp_refused: u64,
+    /// Panics inside of the DTLS and SCTP libraries. Each is a bug, and cost
+    /// this transport only.
+    pub library_panics: u64,
 }

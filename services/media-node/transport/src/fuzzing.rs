@@ -19,6 +19,9 @@ pub fn dcep(bytes: &[u8]) {
 /// Hostile chunks into an established association: each item is the chunks of
 /// one packet. Tags, checksums and the base of the TSNs are put right, since a
 /// real peer would know them.
+///
+/// # Panics
+/// If the library panicked behind the guard.
 pub fn sctp_chunks(now: Instant, packets: &[&[u8]]) {
     let limits = ChannelLimits {
         receive_message_max: 1 << 16,
@@ -52,6 +55,11 @@ pub fn sctp_chunks(now: Instant, packets: &[&[u8]]) {
         server.handle_timeout(now);
         while server.poll_event().is_some() || server.poll_packet(now).is_some() {}
     }
+    assert_eq!(
+        server.panics(),
+        0,
+        "the guard lets nothing through that panics"
+    );
 }
 
 /// Moves the TSNs of DATA and FORWARD-TSN by `base` and writes the checksum.

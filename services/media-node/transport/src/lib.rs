@@ -15,6 +15,7 @@
 //! Under AES-GCM a sequence number is sealed once: a plain retransmission on
 //! the same SSRC is refused ([`SrtpError::NonceReuse`]), RTX is not.
 
+mod contain;
 mod dtls;
 mod event;
 mod ice;

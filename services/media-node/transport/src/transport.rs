@@ -407,6 +407,7 @@ impl Transport {
         TransportStats {
             dtls_records_discarded: self.dtls.discarded(),
             sctp_refused: self.channels.refused(),
+            library_panics: self.dtls.panics() + self.channels.panics(),
             ..self.stats
         }
     }

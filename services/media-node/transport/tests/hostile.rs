@@ -40,11 +40,11 @@ fn recorded() -> Vec<Flying> {
     let id = pair
         .client
         .open_channel(pair.now, "x", ChannelReliability::RELIABLE)
-        .unwrap();
+        .expect("an open transport");
     pair.run_for(Duration::from_secs(1));
     pair.client
         .send_message(pair.now, id, MessageKind::Text, b"text")
-        .unwrap();
+        .expect("an open transport");
     pair.send_rtp(Side::Client, &rtp(1, 1, &pattern(100)));
     pair.run_for(Duration::from_secs(1));
     pair.sent
@@ -58,7 +58,7 @@ fn assert_alive(pair: &mut Pair) {
     let id = pair
         .client
         .open_channel(pair.now, "alive", ChannelReliability::RELIABLE)
-        .unwrap();
+        .expect("an open transport");
     pair.run_until(SOON, |pair| {
         pair.events_of(Side::Client).any(
             |event| matches!(event, TransportEvent::ChannelOpen { id: open, .. } if *open == id),
@@ -66,10 +66,10 @@ fn assert_alive(pair: &mut Pair) {
     });
     pair.server
         .send_message(pair.now, id, MessageKind::Text, b"down")
-        .unwrap();
+        .expect("an open transport");
     pair.client
         .send_message(pair.now, id, MessageKind::Text, b"up")
-        .unwrap();
+        .expect("an open transport");
     pair.send_rtp(Side::Client, &rtp(77, 1, b"up"));
     pair.send_rtp(Side::Server, &rtp(77, 1, b"down"));
     pair.run_for(Duration::from_secs(3));
@@ -354,8 +354,6 @@ fn mangled_copies_from_a_valid_path_do_not_disturb_the_connection() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
     #[test]
     fn arbitrary_datagrams_never_panic_at_any_stage(
         stage in 0u64..200,
@@ -383,5 +381,60 @@ proptest! {
             pair.collect();
         }
         pair.run_for(Duration::from_secs(20));
+    }
+}
+
+/// A plain handshake message with a body of the test's choice.
+fn message(kind: u8, sequence: u16, body: &[u8]) -> Vec<u8> {
+    let length = (body.len() as u32).to_be_bytes();
+    let mut record = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 1];
+    record.extend_from_slice(&(body.len() as u16 + 12).to_be_bytes());
+    record.push(kind);
+    record.extend_from_slice(&length[1..]);
+    record.extend_from_slice(&sequence.to_be_bytes());
+    record.extend_from_slice(&[0; 3]);
+    record.extend_from_slice(&length[1..]);
+    record.extend_from_slice(body);
+    record
+}
+
+/// Bodies of all plain handshake messages of a real connection.
+fn real_messages() -> Vec<(u8, Vec<u8>)> {
+    let sent = Pair::connected().sent;
+    let datagrams = sent.iter().filter(|flying| flying.datagram[0] == 22);
+    let pieces = datagrams.flat_map(|flying| support::cut_handshake(&flying.datagram, 1 << 16));
+    let plain = pieces.filter(|piece| piece[0] == 22 && piece[4] == 0);
+    plain
+        .map(|piece| (piece[13], piece[25..].to_vec()))
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn whole_handshake_messages_of_any_content_never_panic(
+        stage in 0u64..60,
+        messages in prop::collection::vec(
+            (any::<bool>(), any::<u8>(), 0u16..8, prop::collection::vec((any::<u16>(), any::<u8>()), 0..6), prop::option::of(prop::collection::vec(any::<u8>(), 0..80))),
+            1..12,
+        ),
+    ) {
+        let real = real_messages();
+        let mut pair = Pair::new(Weather::default());
+        pair.run_for(Duration::from_millis(stage));
+        for (to_server, which, sequence, edits, replacement) in messages {
+            let (kind, mut body) = real[usize::from(which) % real.len()].clone();
+            for (at, value) in edits {
+                let length = body.len().max(1);
+                if let Some(byte) = body.get_mut(usize::from(at) % length) {
+                    *byte = value;
+                }
+            }
+            let datagram = message(kind, sequence, &replacement.unwrap_or(body));
+            let (to, from) = if to_server { (Side::Server, client_path()) } else { (Side::Client, server_path()) };
+            pair.deliver(&Flying { to, from, datagram });
+            pair.collect();
+        }
+        pair.run_for(Duration::from_secs(1));
+        prop_assert_eq!(pair.server.stats().library_panics + pair.client.stats().library_panics, 0);
     }
 }

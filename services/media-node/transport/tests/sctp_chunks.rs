@@ -62,8 +62,6 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn hostile_chunks_never_panic_or_hang(packets in prop::collection::vec(packet(), 1..30)) {
         let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use headwater_model::NodeId;
 use headwater_proto::v1::cluster_service_server::ClusterService;
 use headwater_proto::v1::{
     GetNodeRequest, GetNodeResponse, ListNodesRequest, ListNodesResponse, Node,
 };
-use headwater_model::NodeId;
 use headwater_rpc::status;
 use tonic::{Request, Response, Status};
 
@@ -25,7 +25,10 @@ pub(crate) struct ClusterApi {
 
 impl ClusterApi {
     pub(crate) fn new(cluster: Arc<Cluster>, authorizer: Authorizer) -> Self {
-        Self { cluster, authorizer }
+        Self {
+            cluster,
+            authorizer,
+        }
     }
 
     /// The nodes; before the registry was heard it is not known that there are none.
@@ -46,10 +49,22 @@ impl ClusterService for ClusterApi {
         let caller = self.authorizer.authenticate(request.metadata())?;
         self.authorizer.require(&caller, Need::List)?;
         let request = request.into_inner();
-        let rows = self.nodes()?.into_iter().map(|(id, node)| (id.into_string(), node));
-        let page = cut_page("nodes", request.page_size, &request.page_token, rows)?;
+        let rows = self
+            .nodes()?
+            .into_iter()
+            .map(|(id, node)| (id.into_string(), node));
+        let page = cut_page(
+            "nodes",
+            request.page_size,
+            &request.page_token,
+            rows,
+            |node| node,
+        )?;
         let (nodes, next_page_token) = (page.items, page.next_page_token);
-        Ok(Response::new(ListNodesResponse { nodes, next_page_token }))
+        Ok(Response::new(ListNodesResponse {
+            nodes,
+            next_page_token,
+        }))
     }
 
     async fn get_node(
@@ -60,8 +75,7 @@ impl ClusterService for ClusterApi {
         self.authorizer.require(&caller, Need::List)?;
         let wanted = names::parse_node("name", &request.get_ref().name)?;
         let found = self.nodes()?.into_iter().find(|(id, _)| *id == wanted);
-        let (_, node) =
-            found.ok_or_else(|| status::not_found("node", &names::node(&wanted)))?;
+        let (_, node) = found.ok_or_else(|| status::not_found("node", &names::node(&wanted)))?;
         Ok(Response::new(GetNodeResponse { node: Some(node) }))
     }
 }

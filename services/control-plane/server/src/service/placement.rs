@@ -5,9 +5,7 @@ use std::time::Duration;
 use headwater_control_core::admission::{self, FailedNode};
 use headwater_model::Epoch;
 use headwater_proto::control::v1::placement_service_server::PlacementService;
-use headwater_proto::control::v1::{
-    Admission, PlaceParticipantRequest, PlaceParticipantResponse,
-};
+use headwater_proto::control::v1::{Admission, PlaceParticipantRequest, PlaceParticipantResponse};
 use tonic::{Request, Response, Status};
 
 use crate::convert;
@@ -43,7 +41,10 @@ fn read(request: PlaceParticipantRequest) -> Result<PlaceRequest, Status> {
         None
     } else {
         let node = names::node_id("failed_node_id", &request.failed_node_id)?;
-        Some(FailedNode { node, epoch: Epoch(request.failed_epoch) })
+        Some(FailedNode {
+            node,
+            epoch: Epoch(request.failed_epoch),
+        })
     };
     Ok(PlaceRequest {
         room: names::room_id("room_id", &request.room_id)?,
@@ -66,17 +67,21 @@ fn answer(placed: Placed) -> PlaceParticipantResponse {
             retry_after: None,
             reason: String::new(),
         },
-        Placed::Wait(reason) => {
-            refusal(Admission::Wait, reason.to_string(), Some(admission::RETRY_AFTER))
-        }
+        Placed::Wait(reason) => refusal(
+            Admission::Wait,
+            reason.to_string(),
+            Some(admission::RETRY_AFTER),
+        ),
         Placed::RoomFull => refusal(
             Admission::RoomFull,
             "the room has all the participants it may have".to_owned(),
             None,
         ),
-        Placed::RoomNotFound => {
-            refusal(Admission::RoomNotFound, "there is no such room".to_owned(), None)
-        }
+        Placed::RoomNotFound => refusal(
+            Admission::RoomNotFound,
+            "there is no such room".to_owned(),
+            None,
+        ),
     }
 }
 

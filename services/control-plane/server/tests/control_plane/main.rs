@@ -1,6 +1,8 @@
 //! The control plane from outside: real servers, real clients, a store in
 //! memory that can be taken away, and media nodes played by a real gRPC server.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod grants;
 mod joins;
 mod loops;
@@ -8,3 +10,4 @@ mod participants;
 mod registry_away;
 mod rooms;
 mod support;
+mod traces;

@@ -25,8 +25,11 @@ async fn joins_to_planned_rooms_go_on_and_new_rooms_wait() {
     for replica in 0..2 {
         let started = Instant::now();
         let again = bench.place(replica, "plaza").await;
-        assert_eq!((again.admission(), again.epoch), (Admission::Admitted, place.epoch));
-        assert!(started.elapsed() < Duration::from_millis(100), "memory is enough");
+        assert_eq!(
+            (again.admission(), again.epoch),
+            (Admission::Admitted, place.epoch)
+        );
+        assert!(started.elapsed() < SOON / 2, "memory is enough");
 
         let started = Instant::now();
         let new = bench.place(replica, "market").await;
@@ -52,14 +55,22 @@ async fn writes_say_when_to_come_back_and_reads_say_that_they_are_stale() {
         bench.delete(0, "plaza").await.unwrap_err(),
         bench.get(0, "market").await.unwrap_err(),
     ] {
-        assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "REGISTRY_UNAVAILABLE".into()));
+        assert_eq!(
+            (refused.code(), reason(&refused)),
+            (Code::Unavailable, "REGISTRY_UNAVAILABLE".into())
+        );
         assert!(retry_after(&refused).is_some());
     }
     assert!(started.elapsed() < 3 * SOON, "{:?}", started.elapsed());
 
     let mut rooms = bench.replicas[0].rooms.clone();
-    let request = GetRoomRequest { name: "rooms/plaza".into() };
-    let answer = rooms.get_room(bench.with(bench.everything(), request)).await.unwrap();
+    let request = GetRoomRequest {
+        name: "rooms/plaza".into(),
+    };
+    let answer = rooms
+        .get_room(bench.with(bench.everything(), request))
+        .await
+        .unwrap();
     assert_eq!(answer.metadata().get(STALE_KEY).unwrap(), "true");
     assert_eq!(answer.into_inner().room.unwrap().uid, room.uid);
     let request = bench.with(bench.everything(), ListRoomsRequest::default());
@@ -68,9 +79,17 @@ async fn writes_say_when_to_come_back_and_reads_say_that_they_are_stale() {
     assert_eq!(answer.into_inner().rooms.len(), 1);
 
     bench.store.bring_back();
-    eventually("it answers again", || async { bench.get(0, "plaza").await.is_ok() }).await;
-    let request = GetRoomRequest { name: "rooms/plaza".into() };
-    let answer = rooms.get_room(bench.with(bench.everything(), request)).await.unwrap();
+    eventually("it answers again", || async {
+        bench.get(0, "plaza").await.is_ok()
+    })
+    .await;
+    let request = GetRoomRequest {
+        name: "rooms/plaza".into(),
+    };
+    let answer = rooms
+        .get_room(bench.with(bench.everything(), request))
+        .await
+        .unwrap();
     assert!(answer.metadata().get(STALE_KEY).is_none());
 }
 
@@ -78,7 +97,10 @@ async fn writes_say_when_to_come_back_and_reads_say_that_they_are_stale() {
 async fn nodes_are_told_nothing_that_would_end_media() {
     let bench = Bench::start(2, &["a"]).await;
     bench.place(0, "plaza").await;
-    eventually("the node is told", || async { bench.node("a").carries("plaza") }).await;
+    eventually("the node is told", || async {
+        bench.node("a").carries("plaza")
+    })
+    .await;
     bench.node("a").join("plaza", "ada", &["TR_1"]);
     bench.store.take_away();
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -87,7 +109,10 @@ async fn nodes_are_told_nothing_that_would_end_media() {
     assert!(bench.node("a").carries("plaza"));
     assert!(bench.node("a").memory().released.is_empty());
     eventually("readiness comes back", || async {
-        bench.replicas.iter().all(|replica| replica.readiness.is_ready())
+        bench
+            .replicas
+            .iter()
+            .all(|replica| replica.readiness.is_ready())
     })
     .await;
 }
@@ -101,10 +126,16 @@ async fn a_blamed_node_that_is_dead_waits_for_the_registry_and_then_moves() {
     let mut blame = place_request("plaza");
     blame.failed_node_id.clone_from(&place.node_id);
     blame.failed_epoch = place.epoch;
-    assert_eq!(bench.place_as(0, blame.clone()).await.admission(), Admission::Wait);
+    assert_eq!(
+        bench.place_as(0, blame.clone()).await.admission(),
+        Admission::Wait
+    );
     bench.store.bring_back();
     let moved = bench.place_as(0, blame).await;
-    assert_eq!((moved.admission(), moved.epoch), (Admission::Admitted, place.epoch + 1));
+    assert_eq!(
+        (moved.admission(), moved.epoch),
+        (Admission::Admitted, place.epoch + 1)
+    );
 }
 
 #[tokio::test]

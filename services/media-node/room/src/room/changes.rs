@@ -22,14 +22,17 @@ pub(super) struct Changes {
     /// themselves. As many as there are participants, and departures.
     quiet: Vec<Change>,
     quiet_due: Option<Instant>,
+    /// Departures noted so far.
+    departures: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 enum Change {
     /// It is new or changed.
     Changed(ParticipantKey),
-    /// It left, or others may see it no more.
-    Left(Arc<ParticipantView>),
+    /// It left, or others may see it no more. The number tells who was there
+    /// then: who came later is not told, for it might know a newer stay.
+    Left { view: Arc<ParticipantView>, number: u64 },
 }
 
 impl Room {
@@ -43,10 +46,10 @@ impl Room {
 
     /// Notes that others see a participant no more.
     pub(crate) fn mark_left(&mut self, key: ParticipantKey, view: Arc<ParticipantView>) {
-        let change = Change::Changed(key);
-        self.changes.prompt.retain(|other| *other != change);
-        self.changes.quiet.retain(|other| *other != change);
-        self.changes.prompt.push(Change::Left(view));
+        self.forget_change(key);
+        self.changes.departures += 1;
+        let number = self.changes.departures;
+        self.changes.prompt.push(Change::Left { view, number });
     }
 
     /// Notes that a participant of whom nobody was told is gone.
@@ -54,6 +57,11 @@ impl Room {
         let change = Change::Changed(key);
         self.changes.prompt.retain(|other| *other != change);
         self.changes.quiet.retain(|other| *other != change);
+    }
+
+    /// Number of the last departure: who comes now is told of later ones only.
+    pub(super) const fn last_departure(&self) -> u64 {
+        self.changes.departures
     }
 
     /// Tells others of a participant that just came, whose first view it knows.
@@ -103,10 +111,15 @@ impl Room {
 
     pub(super) fn quiet_changes_due(&mut self, core: &mut Core) {
         if self.changes.quiet_due.is_some_and(|due| due <= core.now) {
-            self.changes.quiet_due = None;
-            let changes = std::mem::take(&mut self.changes.quiet);
-            self.broadcast(core, &changes);
+            self.flush_quiet_changes(core);
         }
+    }
+
+    /// Tells what was to be told later.
+    pub(super) fn flush_quiet_changes(&mut self, core: &mut Core) {
+        self.changes.quiet_due = None;
+        let changes = std::mem::take(&mut self.changes.quiet);
+        self.broadcast(core, &changes);
     }
 
     fn is_quiet(&self, change: &Change) -> bool {
@@ -115,7 +128,7 @@ impl Room {
                 .participants
                 .get(key)
                 .is_none_or(|one| !one.is_publisher() && one.data.published.is_empty()),
-            Change::Left(view) => view.tracks.is_empty() && view.data_tracks.is_empty(),
+            Change::Left { view, .. } => view.tracks.is_empty() && view.data_tracks.is_empty(),
         }
     }
 
@@ -132,47 +145,51 @@ impl Room {
 
     /// Tells everybody of others' changes. Each is told the newest state.
     fn broadcast(&mut self, core: &mut Core, changes: &[Change]) {
-        let mut told: Vec<(Option<ParticipantKey>, Arc<ParticipantView>)> = Vec::new();
+        let mut told: Vec<Told> = Vec::new();
         for change in changes {
             match change {
                 Change::Changed(key) => {
                     let one = self.participants.get(key).filter(|one| !one.permission.hidden);
-                    told.extend(one.map(|one| (Some(*key), Arc::clone(&one.view))));
+                    told.extend(one.map(|one| Told { view: Arc::clone(&one.view), left: None }));
                 }
-                Change::Left(view) => told.push((None, Arc::clone(view))),
+                Change::Left { view, number } => {
+                    told.push(Told { view: Arc::clone(view), left: Some(*number) });
+                }
             }
         }
-        let departed: Vec<&Arc<ParticipantView>> = told
-            .iter()
-            .filter(|(key, _)| key.is_none())
-            .map(|(_, view)| view)
-            .collect();
-        for (listener, participant) in &mut self.participants {
+        let limit = core.config.limits.departed;
+        for participant in self.participants.values_mut() {
+            let mine = told.iter().filter(|told| {
+                told.view.uid != participant.uid
+                    && told.left.is_none_or(|number| number > participant.welcomed_after)
+            });
             match participant.link {
                 Link::Attached(session) => {
-                    let views: Vec<_> = told
-                        .iter()
-                        .filter(|(key, view)| {
-                            *key != Some(*listener) && view.uid != participant.uid
-                        })
-                        .map(|(_, view)| Arc::clone(view))
-                        .collect();
+                    let views: Vec<_> = mine.map(|told| Arc::clone(&told.view)).collect();
                     if !views.is_empty() {
                         core.tell(session, Event::ParticipantsChanged(views));
                     }
                 }
                 Link::Lost { .. } => {
-                    remember(participant, &departed, core.config.limits.departed);
+                    let left = mine.filter(|told| told.left.is_some());
+                    let left: Vec<_> = left.map(|told| Arc::clone(&told.view)).collect();
+                    remember(participant, left, limit);
                 }
             }
         }
     }
 }
 
+/// A view to be told, and the number of the departure if it is one.
+struct Told {
+    view: Arc<ParticipantView>,
+    left: Option<u64>,
+}
+
 /// Keeps who left for a participant whose session is lost.
-fn remember(participant: &mut Participant, departed: &[&Arc<ParticipantView>], limit: usize) {
+fn remember(participant: &mut Participant, left: Vec<Arc<ParticipantView>>, limit: usize) {
     let Some(known) = &mut participant.departed else { return };
-    known.extend(departed.iter().map(|view| Arc::clone(view)));
+    known.extend(left);
     if known.len() > limit {
         participant.departed = None;
     }

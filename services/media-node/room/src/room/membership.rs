@@ -102,6 +102,7 @@ impl Room {
         let ssrc = core.new_ssrc();
         let mut participant = Participant::new(key, uid.clone(), request, session, ssrc);
         participant.renew_view(&self.tracks);
+        participant.welcomed_after = self.last_departure();
         let mode = participant.mode;
         let hidden = participant.permission.hidden;
         self.by_identity.insert(participant.identity.clone(), key);
@@ -169,6 +170,7 @@ impl Room {
             return;
         };
         self.flush_changes(core);
+        self.flush_quiet_changes(core);
         let Some(participant) = self.participants.get_mut(&key) else { return };
         let departed = participant.departed.replace(Vec::new()).unwrap_or_default();
         participant.data.resumed = true;

@@ -281,3 +281,23 @@ fn in_large_rooms_quiet_arrivals_are_told_together() {
     assert_eq!(told.len(), 4);
     assert_eq!(told[3], ("bob".to_owned(), true));
 }
+
+#[test]
+fn who_comes_after_a_quiet_departure_is_not_told_of_it() {
+    let mut world = World::with_limits(Limits { prompt_participants: 2, ..Limits::default() });
+    let ada = world.join(join_request("ada", TransportMode::Single));
+    let bob = world.join(join_request("bob", TransportMode::Single));
+    world.join(join_request("cyd", TransportMode::Single));
+    world.join(join_request("dan", TransportMode::Single));
+    world.pass(Duration::from_secs(3));
+    world.take(ada);
+    world.command(bob, Command::Leave { reason: CloseReason::ClientLeft });
+    world.join(join_request("bob", TransportMode::Single));
+    let late = world.join(join_request("eve", TransportMode::Single));
+    world.take(late);
+    world.pass(Duration::from_secs(3));
+    let gone_and_back = [("bob".to_owned(), true), ("bob".to_owned(), false)];
+    assert_eq!(changes(&world.take(ada))[..2], gone_and_back);
+    let told = changes(&world.take(late));
+    assert!(told.iter().all(|(_, left)| !left), "the new bob is not gone: {told:?}");
+}

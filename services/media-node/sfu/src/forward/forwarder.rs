@@ -46,6 +46,17 @@ pub(crate) enum Verdict {
     Fill(Placed),
 }
 
+/// A keyframe in the ring and what follows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Replay<'a> {
+    pub(crate) encoding: u8,
+    /// First packet of the keyframe.
+    pub(crate) first: &'a Packet,
+    pub(crate) newest: &'a Packet,
+    /// Pictures behind the keyframe.
+    pub(crate) following: u32,
+}
+
 /// How far forwarding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
@@ -189,23 +200,15 @@ impl Forwarder {
         }
     }
 
-    /// Begins with a packet of the ring, `following` pictures before the newest one,
-    /// whose packet is `newest`.
-    pub(crate) fn replay_start(
-        &mut self,
-        encoding: u8,
-        packet: &Packet,
-        newest: &Packet,
-        following: u32,
-        streams: &[Stream],
-    ) -> Verdict {
-        let span = following * REPLAY_STEP;
-        let live = self.align(encoding, newest, streams);
+    /// Begins with a packet of the ring.
+    pub(crate) fn replay_start(&mut self, replay: &Replay<'_>, streams: &[Stream]) -> Verdict {
+        let span = replay.following * REPLAY_STEP;
+        let live = self.align(replay.encoding, replay.newest, streams);
         let mut timestamp = live.wrapping_sub(span);
         if self.flow != Flow::Fresh && timestamp_distance(timestamp, self.last_out.timestamp) <= 0 {
             timestamp = self.last_out.timestamp.wrapping_add(1);
         }
-        self.begin(encoding, packet, timestamp)
+        self.begin(replay.encoding, replay.first, timestamp)
     }
 
     /// Goes on with the next packet of the ring while replaying; pictures come right
@@ -244,6 +247,11 @@ impl Forwarder {
         } else {
             Verdict::Fill(placed)
         }
+    }
+
+    /// Our number for what comes next; 0 if nothing was ever forwarded.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.newest_out().map_or(0, |newest| newest + 1)
     }
 
     fn newest_out(&self) -> Option<u64> {

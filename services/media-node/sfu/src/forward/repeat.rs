@@ -1,5 +1,5 @@
-//! Packet path: no allocation but once for the first request. What a subscriber may
-//! ask for again: how much in all, and how often the same.
+//! Packet path: no allocation. What a subscriber may ask for again: how much in all, and
+//! how often the same.
 
 use crate::clock::Micros;
 
@@ -10,8 +10,9 @@ const BUDGET_MAX: u32 = 150_000;
 /// is too narrow, and repeating makes it worse; and nobody can turn small requests into
 /// a flood.
 const BUDGET_DIVISOR: u32 = 2;
-/// Requests whose time is remembered, by the low bits of the sequence number.
-const RECENT_SLOTS: usize = 128;
+/// Requests whose time is remembered, by the low bits of the sequence number: half a
+/// second of a 1 Mbit/s stream. Two that share a place are only less protected.
+const RECENT_SLOTS: usize = 64;
 /// A packet is not repeated again within this time, whatever the round trip.
 const SPACING_MIN: Micros = Micros::from_millis(10);
 
@@ -33,24 +34,22 @@ pub(crate) struct Stamp {
     used: bool,
 }
 
-/// Stamps that are kept where packets are repeated as they were: half a second of a
-/// 6 Mbit/s stream.
-const STAMPS: usize = 256;
-
 /// What went to one subscriber and may be asked for again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RepeatGuard {
     budget: u32,
-    recent: Option<Box<[(u16, Micros); RECENT_SLOTS]>>,
-    stamps: Option<Box<[Stamp; STAMPS]>>,
+    /// Sequence number and time in milliseconds, which wraps after seven weeks.
+    recent: [(u16, u32); RECENT_SLOTS],
+    /// By the low bits of the sequence number; empty if none are kept.
+    stamps: Box<[Stamp]>,
 }
 
 impl RepeatGuard {
     pub(crate) fn new() -> Self {
         Self {
             budget: BUDGET_MAX,
-            recent: None,
-            stamps: None,
+            recent: [(0, 0); RECENT_SLOTS],
+            stamps: Box::default(),
         }
     }
 
@@ -67,52 +66,52 @@ impl RepeatGuard {
         sequence: u16,
         bytes: usize,
     ) -> Result<(), Refusal> {
-        let recent = self
-            .recent
-            .get_or_insert_with(|| Box::new([(0, Micros::ZERO); RECENT_SLOTS]));
-        let slot = &mut recent[usize::from(sequence) % RECENT_SLOTS];
-        if slot.0 == sequence && now.since(slot.1) < rtt.max(SPACING_MIN) {
+        let millis = (now.0 / 1_000) as u32;
+        let spacing = (rtt.max(SPACING_MIN).0 / 1_000) as u32;
+        let slot = &mut self.recent[usize::from(sequence) % RECENT_SLOTS];
+        if slot.0 == sequence && millis.wrapping_sub(slot.1) < spacing {
             return Err(Refusal::Repeated);
         }
         let Some(left) = self.budget.checked_sub(bytes as u32) else {
             return Err(Refusal::Budget);
         };
         self.budget = left;
-        *slot = (sequence, now);
+        *slot = (sequence, millis);
         Ok(())
     }
 
-    /// From now on stamps are kept; those kept so far are forgotten.
-    pub(crate) fn keep_stamps(&mut self, keep: bool) {
+    /// From now on this many stamps are kept; those kept so far are forgotten.
+    pub(crate) fn keep_stamps(&mut self, count: usize) {
         let none = Stamp {
             sequence: 0,
             transport_sequence: 0,
             send_time: [0; 3],
             used: false,
         };
-        self.stamps = keep.then(|| Box::new([none; STAMPS]));
+        self.stamps = vec![none; count].into_boxed_slice();
     }
 
     /// A packet was sent with these values.
     pub(crate) fn stamp(&mut self, sequence: u16, transport_sequence: u16, send_time: [u8; 3]) {
-        if let Some(stamps) = &mut self.stamps {
-            stamps[usize::from(sequence) % STAMPS] = Stamp {
-                sequence,
-                transport_sequence,
-                send_time,
-                used: true,
-            };
-        }
+        let Some(slot) = usize::from(sequence).checked_rem(self.stamps.len()) else {
+            return;
+        };
+        self.stamps[slot] = Stamp {
+            sequence,
+            transport_sequence,
+            send_time,
+            used: true,
+        };
     }
 
     /// The values that a packet was sent with; `None` if they are not known any more.
     pub(crate) fn stamped(&self, sequence: u16) -> Option<Stamp> {
-        let stamp = self.stamps.as_ref()?[usize::from(sequence) % STAMPS];
+        let stamp = self.stamps[usize::from(sequence).checked_rem(self.stamps.len())?];
         (stamp.used && stamp.sequence == sequence).then_some(stamp)
     }
 
     pub(crate) fn keeps_stamps(&self) -> bool {
-        self.stamps.is_some()
+        !self.stamps.is_empty()
     }
 }
 
@@ -155,7 +154,7 @@ mod tests {
         let mut guard = RepeatGuard::new();
         guard.stamp(1, 10, [1, 2, 3]);
         assert_eq!(guard.stamped(1), None, "not asked to keep any");
-        guard.keep_stamps(true);
+        guard.keep_stamps(256);
         assert_eq!(guard.stamped(0), None);
         guard.stamp(1, 10, [1, 2, 3]);
         assert_eq!(guard.stamped(1).unwrap().transport_sequence, 10);

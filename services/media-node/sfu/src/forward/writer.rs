@@ -9,7 +9,7 @@ use headwater_rtp::rtx;
 
 use super::codecs::OutCodec;
 use super::delivery::Delivery;
-use super::forwarder::Placed;
+use super::forwarder::{Placed, Verdict};
 use super::repeat::Refusal;
 use crate::Stats;
 use crate::clock::Micros;
@@ -22,14 +22,6 @@ use crate::ingress::shape::{HEAD_MAX, PictureForm};
 const HEADER_MAX: usize = 12 + 4 + (2 + 255) + (2 + 2) + (2 + 3) + PACKED_MAX + 4;
 /// Extensions of one packet: MID, transport-wide number, send time, and carried ones.
 const EXTENSIONS_MAX: usize = 3 + CARRIED.len();
-
-/// What all packets of one subscriber share.
-#[derive(Debug)]
-pub(crate) struct Lane<'a> {
-    pub(crate) to: TransportKey,
-    /// The transport's next transport-wide number.
-    pub(crate) transport_sequence: &'a mut u16,
-}
 
 /// A packet of a ring with its bytes.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +36,16 @@ pub(crate) struct Stored<'a> {
 struct Numbers {
     transport_sequence: [u8; 2],
     send_time: [u8; 3],
+}
+
+/// How the payload of a packet is put together.
+#[derive(Debug, Clone, Copy)]
+struct Parts {
+    /// Bytes of the head buffer that go in front.
+    head_len: usize,
+    /// Bytes of the payload that these replace.
+    taken: usize,
+    may_pad: bool,
 }
 
 /// Buffers that are used again for every packet.
@@ -71,227 +73,6 @@ impl Writer {
         self.send_time = send_time;
     }
 
-    /// Forwards a packet for the first time.
-    pub(crate) fn forward(
-        &mut self,
-        delivery: &mut Delivery,
-        lane: &mut Lane<'_>,
-        stored: Stored<'_>,
-        placed: Placed,
-        egress: &mut impl Egress,
-        stats: &mut Stats,
-    ) {
-        let Some(codec) = delivery.codec(stored.packet.codec) else {
-            stats.drops.unsupported_codec += 1;
-            return;
-        };
-        let sequence = placed.number as u16;
-        let numbers = self.number(delivery, lane, &codec, sequence);
-        let header = RtpHeader {
-            payload_type: codec.payload_type,
-            marker: placed.marker,
-            sequence,
-            timestamp: placed.timestamp,
-            ssrc: delivery.negotiated.ssrc,
-        };
-        let head_len = self.write_head(0, stored, placed);
-        let may_pad = !delivery.repeats_plainly(&codec);
-        delivery.count(stored.payload.len());
-        delivery.guard.earn(stored.payload.len());
-        let parts = Parts {
-            head_len,
-            taken: head_len,
-            may_pad,
-        };
-        self.emit(
-            delivery, lane, &codec, &header, numbers, stored, placed, parts, egress, stats,
-        );
-    }
-
-    /// Puts padding under a number that was kept for a packet the subscriber does not
-    /// get, so that it does not wait for it.
-    pub(crate) fn fill(
-        &mut self,
-        delivery: &mut Delivery,
-        lane: &mut Lane<'_>,
-        stored: Stored<'_>,
-        placed: Placed,
-        egress: &mut impl Egress,
-        stats: &mut Stats,
-    ) {
-        let Some(codec) = delivery.codec(stored.packet.codec) else {
-            return;
-        };
-        let sequence = placed.number as u16;
-        let numbers = self.number(delivery, lane, &codec, sequence);
-        let header = RtpHeader {
-            payload_type: codec.payload_type,
-            marker: false,
-            sequence,
-            timestamp: placed.timestamp,
-            ssrc: delivery.negotiated.ssrc,
-        };
-        delivery.count(0);
-        let Some(len) = self.write_header(delivery, &codec, &header, numbers, None) else {
-            return;
-        };
-        // One byte of padding, which says so itself (RFC 3550 section 5.1).
-        self.header[0] |= 0x20;
-        let packet = OutgoingRtp {
-            header: &self.header[..len],
-            prefix: &[],
-            payload: &[1],
-            may_pad: false,
-        };
-        hand_out(lane.to, packet, egress, stats);
-    }
-
-    /// Repeats a packet: with RTX (RFC 4588) if it was negotiated, else as it was.
-    pub(crate) fn repeat(
-        &mut self,
-        delivery: &mut Delivery,
-        lane: &mut Lane<'_>,
-        stored: Stored<'_>,
-        placed: Placed,
-        at: (Micros, Micros),
-        egress: &mut impl Egress,
-        stats: &mut Stats,
-    ) {
-        let Some(codec) = delivery.codec(stored.packet.codec) else {
-            return;
-        };
-        let sequence = placed.number as u16;
-        let rtx = delivery.rtx(&codec);
-        let numbers = match rtx {
-            Some(_) => None,
-            // Only to the byte: see `OutgoingRtp::may_pad`.
-            None if delivery.guard.keeps_stamps() => match delivery.guard.stamped(sequence) {
-                Some(stamp) => Some(Numbers {
-                    transport_sequence: stamp.transport_sequence.to_be_bytes(),
-                    send_time: stamp.send_time,
-                }),
-                None => {
-                    stats.drops.retransmission_gone += 1;
-                    return;
-                }
-            },
-            None => Some(Numbers {
-                transport_sequence: [0; 2],
-                send_time: [0; 3],
-            }),
-        };
-        let (now, rtt) = at;
-        match delivery
-            .guard
-            .admit(now, rtt, sequence, stored.payload.len().max(100))
-        {
-            Ok(()) => {}
-            Err(Refusal::Repeated) => {
-                stats.drops.retransmission_repeated += 1;
-                return;
-            }
-            Err(Refusal::Budget) => {
-                stats.drops.retransmission_budget += 1;
-                return;
-            }
-        }
-        stats.retransmissions_out += 1;
-        let mut header = RtpHeader {
-            payload_type: codec.payload_type,
-            marker: placed.marker,
-            sequence,
-            timestamp: placed.timestamp,
-            ssrc: delivery.negotiated.ssrc,
-        };
-        let mut prefix_len = 0;
-        let numbers = match (rtx, numbers) {
-            (Some((ssrc, payload_type)), _) => {
-                header.ssrc = ssrc;
-                header.payload_type = payload_type;
-                header.sequence = delivery.rtx_sequence;
-                delivery.rtx_sequence = delivery.rtx_sequence.wrapping_add(1);
-                prefix_len = rtx::RTX_PREFIX_LEN;
-                self.head[..prefix_len].copy_from_slice(&rtx::prefix(sequence));
-                self.fresh_numbers(delivery, lane, &codec)
-            }
-            (None, Some(numbers)) => numbers,
-            (None, None) => return,
-        };
-        let taken = self.write_head(prefix_len, stored, placed);
-        let parts = Parts {
-            head_len: prefix_len + taken,
-            taken,
-            may_pad: rtx.is_some(),
-        };
-        self.emit(
-            delivery, lane, &codec, &header, numbers, stored, placed, parts, egress, stats,
-        );
-    }
-
-    /// Repeats, with RTX, what was padding: an RTX packet without a payload.
-    pub(crate) fn repeat_fill(
-        &mut self,
-        delivery: &mut Delivery,
-        lane: &mut Lane<'_>,
-        stored: Stored<'_>,
-        placed: Placed,
-        at: (Micros, Micros),
-        egress: &mut impl Egress,
-        stats: &mut Stats,
-    ) {
-        let Some(codec) = delivery.codec(stored.packet.codec) else {
-            return;
-        };
-        if delivery.rtx(&codec).is_none() {
-            return;
-        }
-        let empty = Stored {
-            payload: &[],
-            extensions: &[],
-            ..stored
-        };
-        let plain = Placed {
-            rewritten: false,
-            marker: false,
-            ..placed
-        };
-        self.repeat(delivery, lane, empty, plain, at, egress, stats);
-    }
-
-    fn number(
-        &mut self,
-        delivery: &mut Delivery,
-        lane: &mut Lane<'_>,
-        codec: &OutCodec,
-        sequence: u16,
-    ) -> Numbers {
-        let numbers = self.fresh_numbers(delivery, lane, codec);
-        if delivery.guard.keeps_stamps() {
-            let transport_sequence = u16::from_be_bytes(numbers.transport_sequence);
-            delivery
-                .guard
-                .stamp(sequence, transport_sequence, numbers.send_time);
-        }
-        numbers
-    }
-
-    fn fresh_numbers(&self, delivery: &Delivery, lane: &mut Lane<'_>, codec: &OutCodec) -> Numbers {
-        let mut transport_sequence = 0;
-        let wanted = delivery
-            .negotiated
-            .extensions
-            .get(HeaderExtension::TransportCc)
-            .is_some();
-        if codec.transport_cc && wanted {
-            transport_sequence = *lane.transport_sequence;
-            *lane.transport_sequence = transport_sequence.wrapping_add(1);
-        }
-        Numbers {
-            transport_sequence: transport_sequence.to_be_bytes(),
-            send_time: self.send_time,
-        }
-    }
-
     /// Writes the rewritten start of the payload behind `at` bytes of the head buffer.
     /// Returns how many bytes of the payload it replaces.
     fn write_head(&mut self, at: usize, stored: Stored<'_>, placed: Placed) -> usize {
@@ -313,44 +94,13 @@ impl Writer {
         len
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one packet's parts, passed on by three callers"
-    )]
-    fn emit(
-        &mut self,
-        delivery: &Delivery,
-        lane: &Lane<'_>,
-        codec: &OutCodec,
-        header: &RtpHeader,
-        numbers: Numbers,
-        stored: Stored<'_>,
-        placed: Placed,
-        parts: Parts,
-        egress: &mut impl Egress,
-        stats: &mut Stats,
-    ) {
-        let body = Some((stored, placed));
-        let Some(len) = self.write_header(delivery, codec, header, numbers, body) else {
-            return;
-        };
-        let packet = OutgoingRtp {
-            header: &self.header[..len],
-            prefix: &self.head[..parts.head_len],
-            payload: &stored.payload[parts.taken..],
-            may_pad: parts.may_pad,
-        };
-        hand_out(lane.to, packet, egress, stats);
-    }
-
-    /// Writes header and extensions; `body` is the packet whose extension values travel
-    /// on.
+    /// Writes header and extensions and returns their length. `body` is the packet whose
+    /// extension values travel on.
     fn write_header(
         &mut self,
         delivery: &Delivery,
         codec: &OutCodec,
-        header: &RtpHeader,
-        numbers: Numbers,
+        (header, numbers): (&RtpHeader, Numbers),
         body: Option<(Stored<'_>, Placed)>,
     ) -> Option<usize> {
         let ids = &delivery.negotiated.extensions;
@@ -368,46 +118,313 @@ impl Writer {
         if let Some(id) = ids.get(HeaderExtension::AbsSendTime) {
             extensions.push((id, &numbers.send_time));
         }
-        if let Some((stored, placed)) = body {
-            let renumbered =
-                placed.rewritten && stored.packet.shape.picture_form == PictureForm::FrameNumber;
-            let descriptor = &mut self.descriptor[..];
-            for (extension, value) in unpack(stored.extensions) {
-                let Some(id) = ids.get(extension) else {
-                    continue;
-                };
-                if extension == HeaderExtension::DependencyDescriptor && renumbered {
-                    // There is one descriptor in a packet, so its copy is made below.
-                    descriptor[..value.len()].copy_from_slice(value);
-                    // It has a frame number, or its form would be another.
-                    let written =
-                        rewrite_frame_number(&mut descriptor[..value.len()], placed.picture);
-                    debug_assert!(written.is_ok());
-                } else if extensions.try_push((id, value)).is_err() {
-                    break;
-                }
-            }
-            if renumbered
-                && let Some(id) = ids.get(HeaderExtension::DependencyDescriptor)
-                && let Some((_, value)) = unpack(stored.extensions)
-                    .find(|(extension, _)| *extension == HeaderExtension::DependencyDescriptor)
-            {
-                let copied = extensions.try_push((id, &self.descriptor[..value.len()]));
-                debug_assert!(copied.is_ok());
+        let descriptor = body.and_then(|(stored, placed)| {
+            renumber_descriptor(
+                &mut self.descriptor,
+                stored,
+                placed.rewritten.then_some(placed),
+            )
+        });
+        let carried = body.map_or(&[][..], |(stored, _)| stored.extensions);
+        for (extension, value) in unpack(carried) {
+            let Some(id) = ids.get(extension) else {
+                continue;
+            };
+            let is_descriptor = extension == HeaderExtension::DependencyDescriptor;
+            let value = descriptor.filter(|_| is_descriptor).unwrap_or(value);
+            // There is room for one of each kind.
+            if extensions.try_push((id, value)).is_err() {
+                break;
             }
         }
         header.write(&extensions, &mut self.header).ok()
     }
 }
 
-/// How the payload of a packet is put together.
-#[derive(Debug, Clone, Copy)]
-struct Parts {
-    /// Bytes of the head buffer that go in front.
-    head_len: usize,
-    /// Bytes of the payload that these replace.
-    taken: usize,
-    may_pad: bool,
+/// A copy of the packet's dependency descriptor with our frame number, if it differs.
+fn renumber_descriptor<'a>(
+    buffer: &'a mut [u8; 255],
+    stored: Stored<'_>,
+    rewritten: Option<Placed>,
+) -> Option<&'a [u8]> {
+    let placed = rewritten?;
+    if stored.packet.shape.picture_form != PictureForm::FrameNumber {
+        return None;
+    }
+    let (_, value) = unpack(stored.extensions)
+        .find(|(extension, _)| *extension == HeaderExtension::DependencyDescriptor)?;
+    let copy = buffer.get_mut(..value.len())?;
+    copy.copy_from_slice(value);
+    rewrite_frame_number(copy, placed.picture).ok()?;
+    Some(copy)
+}
+
+/// The way to one subscriber during one drain.
+#[derive(Debug)]
+pub(crate) struct Outlet<'a, E> {
+    pub(crate) writer: &'a mut Writer,
+    pub(crate) egress: &'a mut E,
+    pub(crate) stats: &'a mut Stats,
+    pub(crate) to: TransportKey,
+    /// The transport's next transport-wide number.
+    pub(crate) transport_sequence: &'a mut u16,
+    pub(crate) now: Micros,
+    /// The transport's round trip.
+    pub(crate) rtt: Micros,
+}
+
+impl<E: Egress> Outlet<'_, E> {
+    /// Does with a packet what was decided.
+    pub(crate) fn send(&mut self, delivery: &mut Delivery, stored: Stored<'_>, verdict: Verdict) {
+        match verdict {
+            Verdict::Skip => {}
+            Verdict::Forward(placed) => self.forward(delivery, stored, placed),
+            Verdict::Fill(placed) => self.fill(delivery, stored, placed),
+        }
+    }
+
+    /// Repeats a packet that a subscriber asked for: with RTX (RFC 4588) if it was
+    /// negotiated, else as it was.
+    pub(crate) fn send_again(
+        &mut self,
+        delivery: &mut Delivery,
+        stored: Stored<'_>,
+        verdict: Verdict,
+    ) {
+        let Some(codec) = delivery.codec(stored.packet.codec) else {
+            return;
+        };
+        if let Verdict::Forward(placed) | Verdict::Fill(placed) = verdict
+            && placed.number < delivery.repeat_floor
+        {
+            self.stats.drops.retransmission_gone += 1;
+            return;
+        }
+        match (verdict, delivery.rtx(&codec)) {
+            (Verdict::Skip, _) => {}
+            (Verdict::Forward(placed), Some(rtx)) => {
+                self.repeat(delivery, &codec, rtx, (stored, placed));
+            }
+            (Verdict::Forward(placed), None) => {
+                self.repeat_plainly(delivery, &codec, (stored, placed));
+            }
+            (Verdict::Fill(placed), Some(rtx)) => {
+                // What was padding is an RTX packet without a payload.
+                let empty = Stored {
+                    payload: &[],
+                    extensions: &[],
+                    ..stored
+                };
+                let placed = Placed {
+                    rewritten: false,
+                    marker: false,
+                    ..placed
+                };
+                self.repeat(delivery, &codec, rtx, (empty, placed));
+            }
+            // Padding is not worth the room in memory to repeat it to the byte.
+            (Verdict::Fill(_), None) => {}
+        }
+    }
+
+    fn forward(&mut self, delivery: &mut Delivery, stored: Stored<'_>, placed: Placed) {
+        let Some(codec) = delivery.codec(stored.packet.codec) else {
+            self.stats.drops.unsupported_codec += 1;
+            return;
+        };
+        let numbers = self.stamp(delivery, &codec, placed.number as u16);
+        let header = header_of(delivery, &codec, placed);
+        let head_len = self.writer.write_head(0, stored, placed);
+        let may_pad = !delivery.repeats_plainly(&codec);
+        delivery.count(stored.payload.len());
+        delivery.guard.earn(stored.payload.len());
+        let parts = Parts {
+            head_len,
+            taken: head_len,
+            may_pad,
+        };
+        self.emit(
+            delivery,
+            &codec,
+            (&header, numbers),
+            (stored, placed),
+            parts,
+        );
+    }
+
+    /// Puts padding under a number that was kept for a packet the subscriber does not
+    /// get, so that it does not wait for it.
+    fn fill(&mut self, delivery: &mut Delivery, stored: Stored<'_>, placed: Placed) {
+        let Some(codec) = delivery.codec(stored.packet.codec) else {
+            return;
+        };
+        let numbers = self.stamp(delivery, &codec, placed.number as u16);
+        let header = RtpHeader {
+            marker: false,
+            ..header_of(delivery, &codec, placed)
+        };
+        delivery.count(0);
+        let len = self
+            .writer
+            .write_header(delivery, &codec, (&header, numbers), None);
+        let Some(len) = len else { return };
+        // One byte of padding, which says so itself (RFC 3550 section 5.1).
+        self.writer.header[0] |= 0x20;
+        let header = &self.writer.header[..len];
+        let packet = OutgoingRtp {
+            header,
+            prefix: &[],
+            payload: &[1],
+            may_pad: false,
+        };
+        hand_out(self.to, packet, self.egress, self.stats);
+    }
+
+    fn repeat(
+        &mut self,
+        delivery: &mut Delivery,
+        codec: &OutCodec,
+        (ssrc, payload_type): (u32, u8),
+        (stored, placed): (Stored<'_>, Placed),
+    ) {
+        let sequence = placed.number as u16;
+        if !self.is_admitted(delivery, sequence, stored) {
+            return;
+        }
+        let header = RtpHeader {
+            ssrc,
+            payload_type,
+            sequence: delivery.rtx_sequence,
+            ..header_of(delivery, codec, placed)
+        };
+        delivery.rtx_sequence = delivery.rtx_sequence.wrapping_add(1);
+        let numbers = self.fresh_numbers(delivery, codec);
+        let prefix = rtx::prefix(sequence);
+        self.writer.head[..prefix.len()].copy_from_slice(&prefix);
+        let taken = self.writer.write_head(prefix.len(), stored, placed);
+        let parts = Parts {
+            head_len: prefix.len() + taken,
+            taken,
+            may_pad: true,
+        };
+        self.emit(delivery, codec, (&header, numbers), (stored, placed), parts);
+    }
+
+    /// Repeats a packet to the byte: see [`OutgoingRtp::may_pad`].
+    fn repeat_plainly(
+        &mut self,
+        delivery: &mut Delivery,
+        codec: &OutCodec,
+        (stored, placed): (Stored<'_>, Placed),
+    ) {
+        let sequence = placed.number as u16;
+        let numbers = if delivery.guard.keeps_stamps() {
+            let Some(stamp) = delivery.guard.stamped(sequence) else {
+                self.stats.drops.retransmission_gone += 1;
+                return;
+            };
+            let transport_sequence = stamp.transport_sequence.to_be_bytes();
+            Numbers {
+                transport_sequence,
+                send_time: stamp.send_time,
+            }
+        } else {
+            Numbers {
+                transport_sequence: [0; 2],
+                send_time: [0; 3],
+            }
+        };
+        if !codec.nack || !self.is_admitted(delivery, sequence, stored) {
+            return;
+        }
+        let header = header_of(delivery, codec, placed);
+        let taken = self.writer.write_head(0, stored, placed);
+        let parts = Parts {
+            head_len: taken,
+            taken,
+            may_pad: false,
+        };
+        self.emit(delivery, codec, (&header, numbers), (stored, placed), parts);
+    }
+
+    fn is_admitted(&mut self, delivery: &mut Delivery, sequence: u16, stored: Stored<'_>) -> bool {
+        // Headers count, too, or small packets would be free.
+        let bytes = stored.payload.len() + 50;
+        match delivery.guard.admit(self.now, self.rtt, sequence, bytes) {
+            Ok(()) => self.stats.retransmissions_out += 1,
+            Err(Refusal::Repeated) => {
+                self.stats.drops.retransmission_repeated += 1;
+                return false;
+            }
+            Err(Refusal::Budget) => {
+                self.stats.drops.retransmission_budget += 1;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Numbers for a packet under the subscription's own sequence number.
+    fn stamp(&mut self, delivery: &mut Delivery, codec: &OutCodec, sequence: u16) -> Numbers {
+        let numbers = self.fresh_numbers(delivery, codec);
+        if delivery.guard.keeps_stamps() {
+            let transport_sequence = u16::from_be_bytes(numbers.transport_sequence);
+            delivery
+                .guard
+                .stamp(sequence, transport_sequence, numbers.send_time);
+        }
+        numbers
+    }
+
+    fn fresh_numbers(&mut self, delivery: &Delivery, codec: &OutCodec) -> Numbers {
+        let mut transport_sequence = 0;
+        let wanted = delivery
+            .negotiated
+            .extensions
+            .get(HeaderExtension::TransportCc)
+            .is_some();
+        if codec.transport_cc && wanted {
+            transport_sequence = *self.transport_sequence;
+            *self.transport_sequence = transport_sequence.wrapping_add(1);
+        }
+        let send_time = self.writer.send_time;
+        Numbers {
+            transport_sequence: transport_sequence.to_be_bytes(),
+            send_time,
+        }
+    }
+
+    fn emit(
+        &mut self,
+        delivery: &Delivery,
+        codec: &OutCodec,
+        head: (&RtpHeader, Numbers),
+        (stored, placed): (Stored<'_>, Placed),
+        parts: Parts,
+    ) {
+        let len = self
+            .writer
+            .write_header(delivery, codec, head, Some((stored, placed)));
+        let Some(len) = len else { return };
+        let packet = OutgoingRtp {
+            header: &self.writer.header[..len],
+            prefix: &self.writer.head[..parts.head_len],
+            payload: &stored.payload[parts.taken..],
+            may_pad: parts.may_pad,
+        };
+        hand_out(self.to, packet, self.egress, self.stats);
+    }
+}
+
+/// The header of a packet under the subscription's own SSRC.
+fn header_of(delivery: &Delivery, codec: &OutCodec, placed: Placed) -> RtpHeader {
+    RtpHeader {
+        payload_type: codec.payload_type,
+        marker: placed.marker,
+        sequence: placed.number as u16,
+        timestamp: placed.timestamp,
+        ssrc: delivery.negotiated.ssrc,
+    }
 }
 
 fn hand_out(

@@ -84,11 +84,7 @@ impl Reception {
         self.reported_expected = self.expected();
         self.reported_received = self.received;
         let lost = expected.saturating_sub(received);
-        let fraction = if expected == 0 {
-            0
-        } else {
-            (lost * 256 / expected).min(255) as u8
-        };
+        let fraction = (lost * 256).checked_div(expected).unwrap_or(0).min(255) as u8;
         let cumulative = self.expected() as i64 - self.received as i64;
         Loss {
             fraction,

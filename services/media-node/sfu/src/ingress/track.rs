@@ -51,6 +51,8 @@ pub(crate) struct Track {
     pub(crate) seen: u8,
     /// Codec that arrives now.
     pub(crate) codec: Option<Codec>,
+    /// Its index among the publication's codecs.
+    pub(crate) codec_index: Option<u8>,
     pub(crate) meter: LevelMeter,
     /// Some subscriber may wait for a keyframe.
     pub(crate) unsettled: bool,
@@ -81,6 +83,7 @@ impl Track {
             alive: 0,
             seen: 0,
             codec: None,
+            codec_index: None,
             meter: LevelMeter::default(),
             unsettled: false,
             queued: false,
@@ -111,6 +114,15 @@ impl Track {
         for (index, encoding) in publication.encodings.iter().enumerate().skip(kept) {
             self.streams
                 .push(Stream::new(index, publication.kind, encoding.bitrate));
+        }
+        let old = &self.publication.codecs;
+        if publication.codecs.get(..old.len()) != Some(&old[..]) {
+            // Stored packets name codecs by their old places.
+            self.pending.clear();
+            self.codec_index = None;
+            for stream in &mut self.streams {
+                stream.forget_group();
+            }
         }
         self.payload_types.fill(None);
         for (index, mapping) in publication.codecs.iter().enumerate() {

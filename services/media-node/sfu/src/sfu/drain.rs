@@ -6,15 +6,15 @@ use headwater_rtp::extension::AbsSendTime;
 
 use super::timers::{LinkRef, Timer};
 use super::{Sfu, Wanted};
+use crate::SfuEvent;
 use crate::clock::Micros;
 use crate::egress::Egress;
 use crate::forward::delivery::Delivery;
-use crate::forward::forwarder::Verdict;
-use crate::forward::writer::{Lane, Stored, Writer};
+use crate::forward::forwarder::{Replay, Verdict};
+use crate::forward::writer::{Outlet, Stored};
 use crate::ingress::ring::Packet;
 use crate::ingress::stream::{KeyframeGroup, Stream};
 use crate::ingress::track::{Pending, Track};
-use crate::{SfuEvent, Stats};
 
 /// A keyframe older than this is not replayed: what follows it would be a long burst,
 /// and asking for another one takes less than that.
@@ -28,43 +28,6 @@ const REPLAY_PACKETS_MAX: u64 = 256;
 pub(super) const RTT_UNKNOWN: Micros = Micros::from_millis(100);
 /// A first sender report comes this soon after the first packet, for lip sync.
 const FIRST_SENDER_REPORT: Micros = Micros::from_millis(100);
-
-/// Where packets of one drain go through.
-struct Outlet<'a, E> {
-    writer: &'a mut Writer,
-    egress: &'a mut E,
-    stats: &'a mut Stats,
-}
-
-impl<E: Egress> Outlet<'_, E> {
-    fn send(
-        &mut self,
-        delivery: &mut Delivery,
-        lane: &mut Lane<'_>,
-        stream: &Stream,
-        packet: &Packet,
-        verdict: Verdict,
-    ) {
-        let (payload, extensions) = stream.bytes(packet);
-        let stored = Stored {
-            packet,
-            payload,
-            extensions,
-        };
-        let Outlet {
-            writer,
-            egress,
-            stats,
-        } = self;
-        match verdict {
-            Verdict::Skip => {}
-            Verdict::Forward(placed) => {
-                writer.forward(delivery, lane, stored, placed, *egress, stats);
-            }
-            Verdict::Fill(placed) => writer.fill(delivery, lane, stored, placed, *egress, stats),
-        }
-    }
-}
 
 impl Sfu {
     pub(super) fn hand_out(&mut self, now: Micros, egress: &mut impl Egress) {
@@ -104,17 +67,25 @@ impl Sfu {
             if !link.connected || track.muted || delivery.is_paused() {
                 continue;
             }
+            if track
+                .codec_index
+                .is_some_and(|index| !delivery.takes(index))
+            {
+                self.stats.drops.unsupported_codec += pending.len() as u64;
+                delivery.forwarder.stop();
+                continue;
+            }
             let before = delivery.packets;
-            let mut lane = Lane {
-                to: link.key,
-                transport_sequence: &mut link.next_transport_sequence,
-            };
             let mut outlet = Outlet {
                 writer: &mut self.writer,
-                egress,
+                egress: &mut *egress,
                 stats: &mut self.stats,
+                to: link.key,
+                transport_sequence: &mut link.next_transport_sequence,
+                now,
+                rtt: link.rtt.unwrap_or(RTT_UNKNOWN),
             };
-            forward_to(now, track, delivery, &mut lane, &pending, &mut outlet);
+            forward_to(track, delivery, &pending, &mut outlet);
             if unsettled && let Some(encoding) = delivery.forwarder.awaits_keyframe(&track.streams)
             {
                 awaited |= 1 << encoding;
@@ -199,27 +170,16 @@ impl Sfu {
                 continue;
             };
             let verdict = delivery.forwarder.place_in(&line, packet);
-            let (payload, extensions) = stream.bytes(packet);
-            let stored = Stored {
-                packet,
-                payload,
-                extensions,
-            };
-            let at = (now, link.rtt.unwrap_or(RTT_UNKNOWN));
-            let mut lane = Lane {
+            let mut outlet = Outlet {
+                writer: &mut self.writer,
+                egress: &mut *egress,
+                stats: &mut self.stats,
                 to: link.key,
                 transport_sequence: &mut link.next_transport_sequence,
+                now,
+                rtt: link.rtt.unwrap_or(RTT_UNKNOWN),
             };
-            let (writer, stats) = (&mut self.writer, &mut self.stats);
-            match verdict {
-                Verdict::Skip => {}
-                Verdict::Forward(placed) => {
-                    writer.repeat(delivery, &mut lane, stored, placed, at, egress, stats);
-                }
-                Verdict::Fill(placed) => {
-                    writer.repeat_fill(delivery, &mut lane, stored, placed, at, egress, stats);
-                }
-            }
+            outlet.send_again(delivery, stored(stream, packet), verdict);
         }
         self.wanted = wanted;
     }
@@ -248,17 +208,24 @@ impl Sfu {
     }
 }
 
+fn stored<'a>(stream: &'a Stream, packet: &'a Packet) -> Stored<'a> {
+    let (payload, extensions) = stream.bytes(packet);
+    Stored {
+        packet,
+        payload,
+        extensions,
+    }
+}
+
 fn forward_to<E: Egress>(
-    now: Micros,
     track: &Track,
     delivery: &mut Delivery,
-    lane: &mut Lane<'_>,
     pending: &[Pending],
     outlet: &mut Outlet<'_, E>,
 ) {
     if track.kind() == MediaKind::Video && delivery.forwarder.awaits_start() {
         // All that is pending is in the ring and comes with the keyframe.
-        start_with_keyframe(now, track, delivery, lane, outlet);
+        start_with_keyframe(track, delivery, outlet);
         return;
     }
     for pending in pending {
@@ -270,24 +237,22 @@ fn forward_to<E: Egress>(
             .forwarder
             .take(pending.encoding, packet, &track.streams);
         if verdict != Verdict::Skip {
-            outlet.send(delivery, lane, stream, packet, verdict);
+            outlet.send(delivery, stored(stream, packet), verdict);
         }
     }
 }
 
 /// Begins with the last keyframe, if all that followed it is still there.
 fn start_with_keyframe<E: Egress>(
-    now: Micros,
     track: &Track,
     delivery: &mut Delivery,
-    lane: &mut Lane<'_>,
     outlet: &mut Outlet<'_, E>,
 ) {
     let encoding = delivery.forwarder.wanted_encoding();
     let Some(stream) = track.streams.get(usize::from(encoding)) else {
         return;
     };
-    let Some((group, newest)) = replayable(now, stream) else {
+    let Some((group, newest)) = replayable(outlet.now, stream) else {
         return;
     };
     let Some(first) = stream.packet(group.start) else {
@@ -295,18 +260,21 @@ fn start_with_keyframe<E: Egress>(
     };
     let following = pictures_after(stream, group.start, newest.number);
     outlet.stats.keyframes_replayed += u64::from(following > 0);
-    let streams = &track.streams;
-    let verdict = delivery
-        .forwarder
-        .replay_start(encoding, first, newest, following, streams);
-    outlet.send(delivery, lane, stream, first, verdict);
+    let start = Replay {
+        encoding,
+        first,
+        newest,
+        following,
+    };
+    let verdict = delivery.forwarder.replay_start(&start, &track.streams);
+    outlet.send(delivery, stored(stream, first), verdict);
     for number in group.start + 1..=newest.number {
         let Some(packet) = stream.packet(number) else {
             continue;
         };
         if packet.epoch == first.epoch {
             let verdict = delivery.forwarder.replay_next(packet);
-            outlet.send(delivery, lane, stream, packet, verdict);
+            outlet.send(delivery, stored(stream, packet), verdict);
         }
     }
 }

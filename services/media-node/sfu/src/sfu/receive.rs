@@ -170,7 +170,7 @@ impl Sfu {
         let epoch = stream.epoch();
         let accepted = stream.accept(&incoming, &mut self.stats);
         let broke = stream.epoch() != epoch;
-        let missing = !stream.missing.is_empty();
+        let missing = !stream.missing.is_empty() || stream.broken;
         if let Some(rtt) = stream.repair_time.take() {
             self.links[link as usize].note_rtt(rtt);
         }
@@ -183,7 +183,7 @@ impl Sfu {
         let Accepted::Stored(number) = accepted else {
             return;
         };
-        self.note_started(now, source, codec);
+        self.note_started(now, source, (codec, codec_index));
         if codec.kind() == MediaKind::Audio && !repeat {
             self.note_level(now, source.track, view.timestamp(), seen.audio_level());
         }
@@ -211,10 +211,10 @@ impl Sfu {
     }
 
     /// Tells of a first packet, and lets subscribers have what begins to arrive.
-    fn note_started(&mut self, now: Micros, source: Source, codec: Codec) {
+    fn note_started(&mut self, now: Micros, source: Source, (codec, index): (Codec, u8)) {
         let track = &mut self.tracks[source.track as usize];
         let bit = 1_u8 << source.encoding;
-        let known = track.alive & bit != 0 && track.codec == Some(codec);
+        let known = track.alive & bit != 0 && track.codec_index == Some(index);
         if track.kind() == MediaKind::Video {
             self.arm_tick(now, source.track);
         }
@@ -226,6 +226,7 @@ impl Sfu {
         track.seen |= bit;
         track.alive |= bit;
         track.codec = Some(codec);
+        track.codec_index = Some(index);
         if news {
             let (track, encodings_seen) = (track.key, track.seen);
             self.tell(SfuEvent::TrackStarted {

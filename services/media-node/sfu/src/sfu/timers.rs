@@ -1,7 +1,7 @@
 //! What happens at which time. Timers name their owner by place and key: a place is
 //! used again, a key never is, so a timer of somebody who left does nothing.
 
-use headwater_model::media::{TrackKey, TransportKey};
+use headwater_model::media::{MediaKind, TrackKey, TransportKey};
 
 use super::Sfu;
 use crate::SfuEvent;
@@ -12,6 +12,8 @@ use crate::link::Heard;
 
 /// How often it is looked which encodings arrive and who still waits.
 pub(super) const TICK_INTERVAL: Micros = Micros::from_millis(250);
+/// The same while nothing arrives and somebody waits.
+const QUIET_TICK_INTERVAL: Micros = Micros::from_millis(1_000);
 /// How often quality is told.
 pub(super) const QUALITY_INTERVAL: Micros = Micros::from_millis(5_000);
 
@@ -82,6 +84,10 @@ impl Sfu {
     }
 
     pub(super) fn arm_tick(&mut self, now: Micros, index: u32) {
+        self.arm_tick_in(now, index, TICK_INTERVAL);
+    }
+
+    fn arm_tick_in(&mut self, now: Micros, index: u32, interval: Micros) {
         let track = &mut self.tracks[index as usize];
         if !track.tick_armed {
             track.tick_armed = true;
@@ -90,8 +96,7 @@ impl Sfu {
                 index,
                 key: track.key,
             };
-            self.wheel
-                .arm(now.plus(TICK_INTERVAL), Timer::Tick(reference));
+            self.wheel.arm(now.plus(interval), Timer::Tick(reference));
         }
     }
 
@@ -103,15 +108,23 @@ impl Sfu {
         let track = &mut self.tracks[reference.index as usize];
         track.tick_armed = false;
         let changed = track.look_alive();
-        let goes_on = track.unsettled || track.arrived_since(track.ticked);
+        let arrived = track.arrived_since(track.ticked);
+        // A request may have got lost while nothing else is sent.
+        let waits = track.unsettled && track.streams.iter().any(|stream| stream.ssrc.is_some());
+        let video = track.kind() == MediaKind::Video;
+        let interval = if arrived {
+            TICK_INTERVAL
+        } else {
+            QUIET_TICK_INTERVAL
+        };
         if track.unsettled {
             self.queue(reference.index);
         }
         if changed {
             self.aim_track(reference.index);
         }
-        if goes_on {
-            self.arm_tick(now, reference.index);
+        if (arrived && video) || waits {
+            self.arm_tick_in(now, reference.index, interval);
         }
     }
 

@@ -5,6 +5,11 @@
     dead_code,
     reason = "each test binary uses its own part of the harness"
 )]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a harness may fail and say so"
+)]
 
 pub mod av1;
 pub mod publisher;

@@ -229,3 +229,61 @@ fn what_is_removed_is_gone() {
         world.sfu.unpublish(track);
     }
 }
+
+#[test]
+fn a_codec_that_the_subscriber_does_not_take_leaves_no_gap_and_asks_for_nothing() {
+    let mut world = World::new();
+    let (publisher, subscriber) = (world.transport(1), world.transport(2));
+    let mut published = publication(Codec::Vp8, "0", &[]);
+    published.codecs.push(mapping(Codec::H264, 98));
+    let track = world.publish(publisher, 1, &published);
+    let wanted = subscription(Codec::Vp8, 5_000);
+    world.subscribe(1, track, subscriber, &wanted);
+    let mut encoder = Encoder::new(Codec::Vp8, 0).with_mid("0");
+    for round in 0..5 {
+        let taken = round % 2 == 0;
+        encoder.codec = if taken { Codec::Vp8 } else { Codec::H264 };
+        encoder.payload_type = if taken { 96 } else { 98 };
+        let before = world.sfu.stats().keyframe_requests_out;
+        world.batch(publisher, &encoder.picture(key(3), 2_970));
+        for _ in 0..60 {
+            world.pass(33);
+            world.batch(publisher, &encoder.picture(delta(2, 0), 2_970));
+        }
+        if !taken {
+            assert_eq!(world.sfu.stats().keyframe_requests_out, before);
+        }
+    }
+    let mut receiver = Receiver::new(&wanted);
+    receiver.take_all(world.take_rtp(subscriber));
+    receiver.check();
+    assert_eq!(receiver.len(), 3 * (3 + 60 * 2));
+}
+
+#[test]
+fn what_was_sent_before_renegotiation_is_not_repeated_with_another_header() {
+    let mut world = World::new();
+    let (publisher, subscriber) = (world.transport(1), world.transport(2));
+    let track = world.publish(publisher, 1, &publication(Codec::Vp8, "0", &[]));
+    let mut wanted = subscription(Codec::Vp8, 5_000);
+    wanted.rtx_ssrc = None;
+    let key_ = world.subscribe(1, track, subscriber, &wanted);
+    let mut encoder = Encoder::new(Codec::Vp8, 0).with_mid("0");
+    world.batch(publisher, &encoder.picture(key(3), 2_970));
+    let mut receiver = Receiver::new(&wanted);
+    let packets = world.take_rtp(subscriber);
+    receiver.take_all(packets.clone());
+    let last = receiver.last().unwrap().sequence as u16;
+    world.rtcp(subscriber, &receiver.nack_for(&[last]));
+    world.drain();
+    assert_eq!(world.take_rtp(subscriber), packets[2..]);
+    wanted.mid = "renamed".to_owned();
+    world
+        .sfu
+        .subscribe(world.now, key_, track, subscriber, wanted.clone())
+        .unwrap();
+    world.pass(500);
+    world.rtcp(subscriber, &receiver.nack_for(&[last]));
+    world.drain();
+    assert_eq!(world.take_rtp(subscriber).len(), 0);
+}

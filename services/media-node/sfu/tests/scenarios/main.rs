@@ -1,5 +1,7 @@
 //! What subscribers see of what publishers send, told as small stories.
 
+#![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
+
 #[path = "../harness/mod.rs"]
 mod harness;
 

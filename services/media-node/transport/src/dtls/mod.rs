@@ -112,6 +112,8 @@ pub(crate) trait DtlsAssociation: Send {
     fn problem(&self) -> Option<DtlsProblem>;
     /// Records dropped before they reached the handshake or the application.
     fn discarded(&self) -> u64;
+    /// Panics of the library, each of which ended a handshake or association.
+    fn panics(&self) -> u64;
 }
 
 /// Splits exported keying material (RFC 5764 §4.2): client key, server key,

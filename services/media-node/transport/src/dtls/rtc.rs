@@ -31,6 +31,7 @@ use super::server_flight::{ANSWER_INTERVAL, ServerFlight};
 use super::{
     DtlsAssociation, DtlsIdentity, DtlsOutput, DtlsProblem, NotEstablished, SrtpPreference,
 };
+use crate::contain::contain;
 use crate::srtp::SrtpProfile;
 use crate::stun::provider;
 
@@ -72,6 +73,7 @@ pub(crate) struct RtcDtls {
     noticed_at: Option<Instant>,
     problem: Option<DtlsProblem>,
     discarded: u64,
+    panics: u64,
 }
 
 impl RtcDtls {
@@ -100,6 +102,7 @@ impl RtcDtls {
             noticed_at: None,
             problem: None,
             discarded: 0,
+            panics: 0,
         }
     }
 
@@ -205,7 +208,12 @@ impl RtcDtls {
         let config = config(&self.identity, &[profile], false, provider)?;
         let mut endpoint = endpoint(Some(Arc::new(config)));
         let record = plain_message(self.next_record_in(), CLIENT_HELLO, 0, hello);
-        endpoint.read(now, PEER, None, BytesMut::from(&record[..]))?;
+        contain(|| endpoint.read(now, PEER, None, BytesMut::from(&record[..]))).unwrap_or_else(
+            || {
+                self.panics += 1;
+                Err(Error::ErrInvalidFsmTransition)
+            },
+        )?;
         let request = drain_transmits(&mut endpoint);
         let cookie = request
             .first()
@@ -296,7 +304,11 @@ impl RtcDtls {
                 return;
             }
         };
-        let result = endpoint.read(now, PEER, None, BytesMut::from(record));
+        let Some(result) = contain(|| endpoint.read(now, PEER, None, BytesMut::from(record)))
+        else {
+            self.panics += 1;
+            return self.peer_closed();
+        };
         if !established && let Err(error) = &result {
             return self.restart(error);
         }
@@ -497,6 +509,10 @@ impl DtlsAssociation for RtcDtls {
 
     fn discarded(&self) -> u64 {
         self.discarded
+    }
+
+    fn panics(&self) -> u64 {
+        self.panics
     }
 }
 

@@ -4,14 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-const PACKET_HEADER: usize = 12;
-const DATA: u8 = 0;
-const INIT: u8 = 1;
-const INIT_ACK: u8 = 2;
-const RECONFIG: u8 = 130;
-const FORWARD_TSN: u8 = 192;
-const PARAMETER_OUTGOING_RESET: u16 = 13;
+use super::chunk::{Chunk, ChunkKind, PARAMETER_OUTGOING_RESET, chunks, parameters, u32_at};
 
+const PACKET_HEADER: usize = 12;
 /// Highest stream taken plus one, and what is announced to the peer.
 pub(super) const STREAMS_MAX: u16 = 1024;
 /// TSNs taken beyond the first missing one. The library walks a jump of
@@ -35,10 +30,14 @@ const RESETS_TOTAL_MAX: u32 = 8192;
 /// Looks at every packet before the library does.
 #[derive(Debug)]
 pub(super) struct Guard {
+    is_client: bool,
+    /// Our verification tag, once the association is up.
+    tag: Option<u32>,
     /// The TSN before the first missing one; none before INIT.
     base: Option<u32>,
     /// Which of the TSNs behind `base` have come: bit `tsn % WINDOW`.
     seen: Box<[u64; WINDOW_WORDS]>,
+    initial_tsn: Option<u32>,
     waiting_chunks: f64,
     resets: f64,
     resets_total: u32,
@@ -46,10 +45,13 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub fn new() -> Self {
+    pub fn new(is_client: bool) -> Self {
         Self {
+            is_client,
+            tag: None,
             base: None,
             seen: Box::new([0; WINDOW_WORDS]),
+            initial_tsn: None,
             waiting_chunks: 0.0,
             resets: 0.0,
             resets_total: 0,
@@ -59,11 +61,25 @@ impl Guard {
 
     /// Whether the packet may go on. A refused one is as if lost: an honest
     /// sender repeats it.
+    ///
+    /// What is counted here must be what the library sees, or a packet that the
+    /// library ignores could move the window: hence the tag, the one initial
+    /// TSN, and chunks of canonical length only.
     pub fn admit(&mut self, now: Instant, packet: &[u8]) -> bool {
         self.recover(now);
-        packet.get(PACKET_HEADER..).is_some_and(|body| {
-            chunks(body).all(|chunk| chunk.is_some_and(|chunk| self.take(chunk)))
-        })
+        let (Some(tag), Some(body)) = (packet_tag(packet), packet.get(PACKET_HEADER..)) else {
+            return false;
+        };
+        if self.tag.is_some_and(|ours| ours != tag) {
+            return false;
+        }
+        let alone = chunks(body).count() == 1;
+        chunks(body).all(|chunk| chunk.is_some_and(|chunk| self.take(chunk, alone)))
+    }
+
+    /// The association came up with this packet: its tag is the one from now on.
+    pub fn established(&mut self, packet: &[u8]) {
+        self.tag = packet_tag(packet);
     }
 
     /// A message of this many chunks came out of the library.
@@ -81,21 +97,40 @@ impl Guard {
         self.resets = (self.resets - elapsed.as_secs_f64() * RESET_RATE).max(0.0);
     }
 
-    fn take(&mut self, chunk: Chunk<'_>) -> bool {
+    fn take(&mut self, chunk: Chunk<'_>, alone: bool) -> bool {
+        let is_up = self.tag.is_some();
         match chunk.kind {
-            INIT | INIT_ACK => {
-                let Some(initial) = u32_at(chunk.value, 12) else {
-                    return false;
-                };
-                self.base = Some(initial.wrapping_sub(1));
-                self.seen.fill(0);
-                true
+            ChunkKind::Init => alone && !is_up && !self.is_client && self.take_initial(chunk.value),
+            ChunkKind::InitAck => {
+                alone && !is_up && self.is_client && self.take_initial(chunk.value)
             }
-            DATA => self.take_data(chunk.value),
-            FORWARD_TSN => self.take_forward(chunk.value),
-            RECONFIG => self.take_reset(chunk.value),
-            _ => true,
+            ChunkKind::Data => self.take_data(chunk.value),
+            ChunkKind::ForwardTsn => is_up && self.take_forward(chunk.value),
+            ChunkKind::Reconfig => is_up && self.take_resets(chunk.value),
+            ChunkKind::Sack
+            | ChunkKind::Heartbeat
+            | ChunkKind::Abort
+            | ChunkKind::Shutdown
+            | ChunkKind::ShutdownAck
+            | ChunkKind::Error
+            | ChunkKind::CookieEcho
+            | ChunkKind::CookieAck
+            | ChunkKind::ShutdownComplete => true,
         }
+    }
+
+    /// A repeated INIT is the same INIT.
+    fn take_initial(&mut self, value: &[u8]) -> bool {
+        let Some(initial) = u32_at(value, 12) else {
+            return false;
+        };
+        if self.initial_tsn.is_some_and(|known| known != initial) {
+            return false;
+        }
+        if self.initial_tsn.replace(initial).is_none() {
+            self.base = Some(initial.wrapping_sub(1));
+        }
+        true
     }
 
     fn take_data(&mut self, value: &[u8]) -> bool {
@@ -136,19 +171,13 @@ impl Guard {
         true
     }
 
-    fn take_reset(&mut self, value: &[u8]) -> bool {
-        let kind = value
-            .get(..2)
-            .map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
-        if kind == Some(PARAMETER_OUTGOING_RESET) {
-            let (Some(last), Some(base)) = (u32_at(value, 12), self.base) else {
-                return false;
-            };
-            if ahead(last, base) > WINDOW {
-                return false;
-            }
-        }
-        if self.resets + 1.0 > RESETS_MAX || self.resets_total == RESETS_TOTAL_MAX {
+    fn take_resets(&mut self, value: &[u8]) -> bool {
+        let Some(base) = self.base else { return false };
+        let far = parameters(value).flatten().any(|(kind, value)| {
+            kind == PARAMETER_OUTGOING_RESET
+                && u32_at(value, 8).is_none_or(|last| ahead(last, base) > WINDOW)
+        });
+        if far || self.resets + 1.0 > RESETS_MAX || self.resets_total == RESETS_TOTAL_MAX {
             return false;
         }
         self.resets += 1.0;
@@ -190,39 +219,8 @@ fn ahead(tsn: u32, of: u32) -> u32 {
     if distance < 1 << 31 { distance } else { 0 }
 }
 
-#[derive(Clone, Copy)]
-struct Chunk<'a> {
-    kind: u8,
-    value: &'a [u8],
-}
-
-/// The chunks of a packet's body; `None` for a malformed one, which is the last.
-fn chunks(body: &[u8]) -> impl Iterator<Item = Option<Chunk<'_>>> {
-    let mut rest = body;
-    std::iter::from_fn(move || {
-        let header = match rest {
-            [] => return None,
-            [kind, _, high, low, ..] => {
-                Some((*kind, usize::from(u16::from_be_bytes([*high, *low]))))
-            }
-            [..] => None,
-        };
-        let chunk = header.and_then(|(kind, length)| {
-            rest.get(4..length)
-                .map(|value| (Chunk { kind, value }, length))
-        });
-        let Some((chunk, length)) = chunk else {
-            rest = &[];
-            return Some(None);
-        };
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
-        Some(Some(chunk))
-    })
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    let bytes = bytes.get(offset..offset + 4)?;
-    Some(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+fn packet_tag(packet: &[u8]) -> Option<u32> {
+    u32_at(packet, 4)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Data channels over SCTP (RFC 8831): `rtc-sctp` for the association, DCEP and
 //! the channels' life of our own. Works on plain SCTP packets; DTLS is outside.
 
+mod chunk;
 mod dcep;
 mod guard;
 mod peer;
@@ -139,7 +140,7 @@ impl Channels {
     pub fn new(is_client: bool, limits: ChannelLimits) -> Self {
         Self {
             peer: Peer::new(limits),
-            guard: Guard::new(),
+            guard: Guard::new(is_client),
             limits,
             channels: BTreeMap::new(),
             next_id: u16::from(!is_client),
@@ -159,6 +160,10 @@ impl Channels {
         self.limits.send_message_max = max;
     }
 
+    pub const fn panics(&self) -> u64 {
+        self.peer.panics()
+    }
+
     pub fn refused(&self) -> u64 {
         self.refused
     }
@@ -168,8 +173,12 @@ impl Channels {
             self.refused += 1;
             return;
         }
+        let was_established = self.established;
         self.peer.handle_packet(now, packet);
         self.handle_events(now);
+        if self.established && !was_established {
+            self.guard.established(packet);
+        }
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {

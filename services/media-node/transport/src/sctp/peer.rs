@@ -16,6 +16,7 @@ use rtc_shared::TransportProtocol;
 
 use super::guard::STREAMS_MAX;
 use super::{ChannelLimits, ChannelReliability, library_reliability};
+use crate::contain::contain;
 
 /// The library wants addresses; under DTLS there are none.
 const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 5000));
@@ -33,6 +34,7 @@ pub(super) struct Peer {
     associations: Vec<(AssociationHandle, Association)>,
     established: bool,
     packets: VecDeque<Bytes>,
+    panics: u64,
 }
 
 impl Peer {
@@ -64,6 +66,7 @@ impl Peer {
             associations: Vec::new(),
             established: false,
             packets: VecDeque::new(),
+            panics: 0,
         }
     }
 
@@ -78,6 +81,12 @@ impl Peer {
     }
 
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
+        if contain(|| self.handle_admitted_packet(now, packet)).is_none() {
+            self.lose();
+        }
+    }
+
+    fn handle_admitted_packet(&mut self, now: Instant, packet: &[u8]) {
         match self
             .endpoint
             .handle(now, PEER, None, Bytes::copy_from_slice(packet))
@@ -103,10 +112,20 @@ impl Peer {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
-        for (_, association) in &mut self.associations {
-            association.handle_timeout(now);
+        let advance = || {
+            for (_, association) in &mut self.associations {
+                association.handle_timeout(now);
+            }
+            self.collect(now);
+        };
+        if contain(advance).is_none() {
+            self.lose();
         }
-        self.collect(now);
+    }
+
+    /// Panics of the library, each of which ended an association.
+    pub const fn panics(&self) -> u64 {
+        self.panics
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -229,6 +248,15 @@ impl Peer {
         while self.associations.len() > 1 {
             self.release(self.associations.len() - 1);
         }
+    }
+
+    /// The library panicked: nothing of it is used again.
+    fn lose(&mut self) {
+        self.panics += 1;
+        self.associations.clear();
+        self.packets.clear();
+        self.endpoint.reject_new_associations();
+        self.established = true;
     }
 
     /// Drops an association and its slot in the endpoint.

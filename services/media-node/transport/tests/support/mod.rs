@@ -21,7 +21,7 @@ pub fn origin() -> Instant {
 }
 
 pub fn identity() -> Arc<DtlsIdentity> {
-    DtlsIdentity::generate().unwrap()
+    DtlsIdentity::generate().expect("randomness")
 }
 
 pub fn credentials(name: &str) -> IceCredentials {
@@ -34,7 +34,9 @@ pub fn credentials(name: &str) -> IceCredentials {
 pub fn udp(address: &str) -> Path {
     Path {
         protocol: Protocol::Udp,
-        remote: address.parse::<SocketAddr>().unwrap(),
+        remote: address
+            .parse::<SocketAddr>()
+            .expect("an address and a port"),
     }
 }
 
@@ -128,8 +130,12 @@ impl Pair {
         let mut pair = Self::without_signalling(weather, server, client);
         let (server_remote, client_remote) =
             (pair.server_remote.clone(), pair.client_remote.clone());
-        pair.server.set_remote(pair.now, server_remote).unwrap();
-        pair.client.set_remote(pair.now, client_remote).unwrap();
+        pair.server
+            .set_remote(pair.now, server_remote)
+            .expect("a good fingerprint");
+        pair.client
+            .set_remote(pair.now, client_remote)
+            .expect("a good fingerprint");
         pair.client.set_remote_candidate(pair.now, server_path());
         pair
     }
@@ -339,7 +345,7 @@ impl Pair {
         let length = self
             .side(from)
             .protect_rtp(&mut packet, 12, plain.len())
-            .unwrap();
+            .expect("a fresh packet with room");
         packet.truncate(length);
         let path = match from {
             Side::Server => client_path(),

@@ -77,8 +77,7 @@ impl Bench {
         let running = start(config, dependencies, stop.clone()).await.unwrap();
         let url = format!("http://{}", running.address);
         let open = || connect(&url, &ClientTls::default(), None).unwrap();
-        let internal =
-            connect(&url, &ClientTls::default(), Some(self.credential.clone())).unwrap();
+        let internal = connect(&url, &ClientTls::default(), Some(self.credential.clone())).unwrap();
         self.replicas.push(Replica {
             rooms: RoomServiceClient::new(open()),
             cluster: ClusterServiceClient::new(open()),
@@ -111,17 +110,28 @@ impl Bench {
     }
 
     pub fn node(&self, id: &str) -> &TestNode {
-        self.nodes.iter().find(|node| node.id.as_str() == id).expect("a node of the bench")
+        self.nodes
+            .iter()
+            .find(|node| node.id.as_str() == id)
+            .expect("a node of the bench")
     }
 
     /// Grants of a platform's backend.
     pub fn everything(&self) -> Grants {
-        Grants { room_create: true, room_list: true, ..Grants::default() }
+        Grants {
+            room_create: true,
+            room_list: true,
+            ..Grants::default()
+        }
     }
 
     /// Grants of a room's administrator.
     pub fn admin(&self, room: &str) -> Grants {
-        Grants { room: room.to_owned(), room_admin: true, ..Grants::default() }
+        Grants {
+            room: room.to_owned(),
+            room_admin: true,
+            ..Grants::default()
+        }
     }
 
     pub fn token(&self, grants: Grants) -> String {
@@ -134,12 +144,17 @@ impl Bench {
     pub fn with<T>(&self, grants: Grants, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let value = format!("Bearer {}", self.token(grants));
-        request.metadata_mut().insert("authorization", value.parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("authorization", value.parse().unwrap());
         request
     }
 
     pub async fn create(&self, replica: usize, room: &str) -> Result<Room, Status> {
-        let request = CreateRoomRequest { room_id: room.to_owned(), ..Default::default() };
+        let request = CreateRoomRequest {
+            room_id: room.to_owned(),
+            ..Default::default()
+        };
         self.create_as(replica, request).await
     }
 
@@ -149,22 +164,39 @@ impl Bench {
         request: CreateRoomRequest,
     ) -> Result<Room, Status> {
         let request = self.with(self.everything(), request);
-        let answer = self.replicas[replica].rooms.clone().create_room(request).await?;
+        let answer = self.replicas[replica]
+            .rooms
+            .clone()
+            .create_room(request)
+            .await?;
         Ok(answer.into_inner().room.expect("a room"))
     }
 
     pub async fn get(&self, replica: usize, room: &str) -> Result<Room, Status> {
-        let request = GetRoomRequest { name: format!("rooms/{room}") };
+        let request = GetRoomRequest {
+            name: format!("rooms/{room}"),
+        };
         let request = self.with(self.everything(), request);
-        let answer = self.replicas[replica].rooms.clone().get_room(request).await?;
+        let answer = self.replicas[replica]
+            .rooms
+            .clone()
+            .get_room(request)
+            .await?;
         Ok(answer.into_inner().room.expect("a room"))
     }
 
     pub async fn delete(&self, replica: usize, room: &str) -> Result<(), Status> {
-        let request =
-            DeleteRoomRequest { name: format!("rooms/{room}"), request_id: String::new() };
+        let request = DeleteRoomRequest {
+            name: format!("rooms/{room}"),
+            request_id: String::new(),
+        };
         let request = self.with(self.everything(), request);
-        self.replicas[replica].rooms.clone().delete_room(request).await.map(drop)
+        self.replicas[replica]
+            .rooms
+            .clone()
+            .delete_room(request)
+            .await
+            .map(drop)
     }
 
     pub async fn place_as(
@@ -173,7 +205,11 @@ impl Bench {
         request: PlaceParticipantRequest,
     ) -> PlaceParticipantResponse {
         let mut placement = self.replicas[replica].placement.clone();
-        placement.place_participant(request).await.unwrap().into_inner()
+        placement
+            .place_participant(request)
+            .await
+            .unwrap()
+            .into_inner()
     }
 
     /// Places a participant who may create the room.

@@ -12,10 +12,10 @@ use headwater_proto::node::v1::command_participant_request::Command;
 use headwater_proto::node::v1::control_request::Request as Order;
 use headwater_proto::node::v1::node_service_server::{NodeService, NodeServiceServer};
 use headwater_proto::node::v1::{
-    AssignRoom, CloseReason, CommandParticipantRequest, CommandParticipantResponse,
-    ControlRequest, ControlResponse, ListParticipantsRequest, ListParticipantsResponse,
-    Participant, ParticipantPhase, ReleaseRoom, RoomReport, SendDataRequest, SendDataResponse,
-    Track, UpdateSubscription,
+    AssignRoom, CloseReason, CommandParticipantRequest, CommandParticipantResponse, ControlRequest,
+    ControlResponse, ListParticipantsRequest, ListParticipantsResponse, Participant,
+    ParticipantPhase, ReleaseRoom, RoomReport, SendDataRequest, SendDataResponse, Track,
+    UpdateSubscription,
 };
 use headwater_proto::v1;
 use headwater_registry::record::{NodeRecord, Record as _, ShardAddresses};
@@ -49,7 +49,8 @@ pub struct Memory {
     pub subscriptions: Vec<(String, UpdateSubscription)>,
     pub removed: Vec<(String, CloseReason)>,
     pub busiest_shard: f32,
-    pub lists: usize,
+    /// `traceparent` of every call that listed participants.
+    pub traceparents: Vec<String>,
 }
 
 impl Memory {
@@ -74,7 +75,11 @@ impl Memory {
                 self.rooms.insert(assign.room_id, carried);
             }
             Order::ReleaseRoom(release) => {
-                if self.rooms.get(&release.room_id).is_some_and(|it| it.epoch <= release.epoch) {
+                if self
+                    .rooms
+                    .get(&release.room_id)
+                    .is_some_and(|it| it.epoch <= release.epoch)
+                {
                     self.rooms.remove(&release.room_id);
                 }
                 self.released.push(release);
@@ -90,16 +95,30 @@ impl Memory {
             shard: carried.shard,
             participant_count: count(carried.participants.len()),
             publisher_count: count(
-                carried.participants.iter().filter(|it| !it.tracks.is_empty()).count(),
+                carried
+                    .participants
+                    .iter()
+                    .filter(|it| !it.tracks.is_empty())
+                    .count(),
             ),
             empty_millis: if carried.participants.is_empty() {
-                carried.empty_since.elapsed().as_millis().max(1).try_into().unwrap()
+                carried
+                    .empty_since
+                    .elapsed()
+                    .as_millis()
+                    .max(1)
+                    .try_into()
+                    .unwrap()
             } else {
                 0
             },
             ever_joined: carried.ever_joined,
         });
-        let participants = self.rooms.values().map(|carried| carried.participants.len()).sum();
+        let participants = self
+            .rooms
+            .values()
+            .map(|carried| carried.participants.len())
+            .sum();
         ControlResponse {
             boot_id: boot_id.to_owned(),
             load: Some(v1::NodeLoad {
@@ -120,6 +139,7 @@ fn count(number: usize) -> u32 {
 /// A node at work.
 pub struct TestNode {
     pub id: NodeId,
+    pub boot_id: String,
     pub address: SocketAddr,
     memory: Arc<Mutex<Memory>>,
     stop: CancellationToken,
@@ -140,9 +160,16 @@ impl TestNode {
     ) -> Self {
         let memory = Arc::new(Mutex::new(memory));
         let stop = CancellationToken::new();
-        let service = Service { memory: memory.clone(), boot_id: format!("{id}-boot") };
+        let boot_id = format!("{id}-{:x}", rand::random::<u64>());
+        let service = Service {
+            memory: memory.clone(),
+            boot_id: boot_id.clone(),
+        };
         // Without grace, cancelling it is like killing it.
-        let config = ServerConfig { shutdown_grace_seconds: 0, ..ServerConfig::default() };
+        let config = ServerConfig {
+            shutdown_grace_seconds: 0,
+            ..ServerConfig::default()
+        };
         let server = Server::new(config)
             .add_internal_service(NodeServiceServer::new(service), credential)
             .serve(stop.clone())
@@ -151,19 +178,30 @@ impl TestNode {
         server.set_serving().await;
         let address = server.address();
         tokio::spawn(server.join());
-        let node = Self { id: NodeId::new(id).unwrap(), address, memory, stop };
+        let node = Self {
+            id: NodeId::new(id).unwrap(),
+            boot_id,
+            address,
+            memory,
+            stop,
+        };
         node.register(store).await;
         node
     }
 
     pub async fn register(&self, store: &dyn Store) {
+        self.register_as(store, &self.id, &self.boot_id).await;
+    }
+
+    /// Registers its address as that of some process of some node.
+    pub async fn register_as(&self, store: &dyn Store, id: &NodeId, boot_id: &str) {
         let shard = |port| ShardAddresses {
             udp: vec![SocketAddr::from(([127, 0, 0, 1], port))],
             tcp: Vec::new(),
         };
         let record = NodeRecord {
-            node_id: self.id.clone(),
-            boot_id: format!("{}-boot", self.id),
+            node_id: id.clone(),
+            boot_id: boot_id.to_owned(),
             incarnation: 1,
             rpc_url: format!("http://{}", self.address),
             shards: vec![shard(40_000), shard(40_001)],
@@ -173,7 +211,7 @@ impl TestNode {
             build: "test".to_owned(),
             start_time: std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         };
-        let put = Transaction::new().put(schema::node(&self.id), record.encode());
+        let put = Transaction::new().put(schema::node(id), record.encode());
         assert!(store.commit(put).await.unwrap().succeeded);
     }
 
@@ -263,7 +301,10 @@ impl NodeService for Service {
         let memory = self.memory.clone();
         tokio::spawn(async move {
             while let Ok(Some(request)) = orders.message().await {
-                memory.lock().unwrap().obey(request.request.expect("an order"));
+                memory
+                    .lock()
+                    .unwrap()
+                    .obey(request.request.expect("an order"));
             }
         });
         let (memory, boot_id) = (self.memory.clone(), self.boot_id.clone());
@@ -283,18 +324,32 @@ impl NodeService for Service {
         &self,
         request: Request<ListParticipantsRequest>,
     ) -> Result<Response<ListParticipantsResponse>, Status> {
+        let traceparent = request
+            .metadata()
+            .get("traceparent")
+            .map(|it| it.to_str().unwrap());
+        let traceparent = traceparent.unwrap_or_default().to_owned();
         let room = request.into_inner().room_id;
         let mut memory = self.memory.lock().unwrap();
-        memory.lists += 1;
-        let carried = memory.rooms.get(&room).ok_or_else(|| status::not_found("room", &room))?;
-        Ok(Response::new(ListParticipantsResponse { participants: carried.participants.clone() }))
+        memory.traceparents.push(traceparent);
+        let carried = memory
+            .rooms
+            .get(&room)
+            .ok_or_else(|| status::not_found("room", &room))?;
+        Ok(Response::new(ListParticipantsResponse {
+            participants: carried.participants.clone(),
+        }))
     }
 
     async fn command_participant(
         &self,
         request: Request<CommandParticipantRequest>,
     ) -> Result<Response<CommandParticipantResponse>, Status> {
-        let CommandParticipantRequest { room_id, identity, command } = request.into_inner();
+        let CommandParticipantRequest {
+            room_id,
+            identity,
+            command,
+        } = request.into_inner();
         let mut memory = self.memory.lock().unwrap();
         let carried = memory
             .rooms

@@ -14,12 +14,19 @@ fn origin() -> Instant {
 
 fn packet(chunks: &[Vec<u8>]) -> Vec<u8> {
     let mut packet = vec![0; PACKET_HEADER];
+    packet[4..8].copy_from_slice(&TAG.to_be_bytes());
     for chunk in chunks {
         packet.extend_from_slice(chunk);
         packet.resize(packet.len().next_multiple_of(4), 0);
     }
     packet
 }
+
+const INIT: u8 = 1;
+const DATA: u8 = 0;
+const FORWARD_TSN: u8 = 192;
+const RECONFIG: u8 = 130;
+const TAG: u32 = 7;
 
 fn chunk(kind: u8, value: &[u8]) -> Vec<u8> {
     let mut chunk = vec![kind, 3];
@@ -53,8 +60,9 @@ fn reset(last: u32) -> Vec<u8> {
 }
 
 fn guard(initial: u32) -> Guard {
-    let mut guard = Guard::new();
+    let mut guard = Guard::new(false);
     assert!(guard.admit(origin(), &packet(&[init(initial)])));
+    guard.established(&packet(&[]));
     guard
 }
 
@@ -93,7 +101,7 @@ fn jumps_are_bounded() {
 
 #[test]
 fn empty_chunks_high_streams_and_data_before_init_are_refused() {
-    assert!(!Guard::new().admit(origin(), &packet(&[data(1, 0, 10)])));
+    assert!(!Guard::new(false).admit(origin(), &packet(&[data(1, 0, 10)])));
     let mut guard = guard(1);
     assert!(!guard.admit(origin(), &packet(&[data(1, 0, 0)])));
     assert!(!guard.admit(origin(), &packet(&[data(1, STREAMS_MAX, 10)])));
@@ -131,6 +139,32 @@ fn resets_are_bounded_in_rate() {
         .count();
     assert_eq!(taken, RESETS_MAX as usize);
     assert!(guard.admit(origin() + Duration::from_secs(1), &packet(&[reset(0)])));
+}
+
+#[test]
+fn what_the_library_ignores_does_not_move_the_window() {
+    let mut guard = guard(1);
+    assert!(
+        !guard.admit(origin(), &packet(&[init(0x7000_0000)])),
+        "an INIT when the association is up"
+    );
+    let mut other_tag = packet(&[forward(5000)]);
+    other_tag[7] ^= 1;
+    assert!(!guard.admit(origin(), &other_tag));
+    assert_eq!(guard.base, Some(0));
+    let mut early = Guard::new(false);
+    assert!(early.admit(origin(), &packet(&[init(1)])));
+    assert!(
+        early.admit(origin(), &packet(&[init(1)])),
+        "a repeated INIT"
+    );
+    assert!(
+        !early.admit(origin(), &packet(&[init(0x7000_0000)])),
+        "another INIT"
+    );
+    assert!(!early.admit(origin(), &packet(&[forward(5)])));
+    assert!(!early.admit(origin(), &packet(&[reset(0)])));
+    assert_eq!(early.base, Some(0));
 }
 
 proptest! {
