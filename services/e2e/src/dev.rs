@@ -15,6 +15,8 @@ pub struct Dev {
     pub admin_port: u16,
     /// Where the gRPC API listens.
     pub api_port: u16,
+    /// Where media arrives over UDP.
+    pub udp_port: u16,
     /// What scripts are told.
     pub target: Target,
     _folder: tempfile::TempDir,
@@ -49,7 +51,7 @@ impl Dev {
             api_key: "devkey".to_owned(),
             api_secret: "secret".to_owned(),
         };
-        Ok(Self { process, admin_port, api_port, target, _folder: folder })
+        Ok(Self { process, admin_port, api_port, udp_port: udp, target, _folder: folder })
     }
 
     /// Runs a node script against it and answers with its output.

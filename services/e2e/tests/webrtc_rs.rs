@@ -11,13 +11,14 @@ use headwater_loadtest::run::Server;
 use headwater_loadtest::signal::{JoinOptions, Signal};
 use headwater_rpc::token::KeyRing;
 use livekit_protocol as proto;
+use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler,
     RTCConfigurationBuilder, RTCIceGatheringState, RTCSessionDescription, Registry,
     register_default_interceptors,
 };
-use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit, RtpCodecKind};
+use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 
 #[derive(Clone, Default)]
 struct Handler {

@@ -26,10 +26,9 @@ impl Room {
         match self.check_add_track(core, key, &request) {
             Ok(kind) => self.accept_track(core, key, kind, request),
             Err((outcome, message)) => {
-                if outcome == RequestOutcome::Queued {
-                    if let Some(participant) = self.participants.get_mut(&key) {
-                        participant.queued.push_back(request.clone());
-                    }
+                let participant = self.participants.get_mut(&key);
+                if let Some(one) = participant.filter(|_| outcome == RequestOutcome::Queued) {
+                    one.queued.push_back(request.clone());
                 }
                 let request = RequestReference::AddTrack(request.client_track_id);
                 let result = RequestResult { request, outcome, message };
@@ -406,7 +405,7 @@ fn choose_codecs(request: &mut AddTrack, kind: MediaKind, allowed: &[Codec]) {
         return;
     }
     let of_kind = |codec: &Codec| codec.kind() == kind;
-    let restricts = allowed.iter().any(|codec| of_kind(codec));
+    let restricts = allowed.iter().any(of_kind);
     let may = |codec: &Codec| of_kind(codec) && (!restricts || allowed.contains(codec));
     let first = &request.codecs[0];
     let wanted = Codec::from_mime_type(&first.mime_type).filter(may);

@@ -382,10 +382,12 @@ impl Room {
         permission: SubscriptionPermission,
     ) {
         let Some(participant) = self.participants.get_mut(&key) else { return };
-        if let SubscriptionPermission::Only(allowed) = &permission {
-            if allowed.len() > core.config.limits.wishes {
-                return;
-            }
+        let entries = match &permission {
+            SubscriptionPermission::Everybody => 0,
+            SubscriptionPermission::Only(allowed) => allowed.len(),
+        };
+        if entries > core.config.limits.wishes {
+            return;
         }
         participant.allow = permission;
         for track in participant.tracks.clone() {

@@ -152,10 +152,10 @@ impl Room {
             return;
         }
         let restarted = known.is_some_and(|known| known.credentials != remote.credentials);
-        if restarted && subscriber.transport.is_recoverable() {
-            if let TransportState::Failed { .. } = subscriber.transport.state {
-                subscriber.transport.state = TransportState::Connecting;
-            }
+        let is_saved =
+            matches!(subscriber.transport.state, TransportState::Failed { recoverable: true, .. });
+        if restarted && is_saved {
+            subscriber.transport.state = TransportState::Connecting;
         }
         subscriber.offered_at = None;
         subscriber.transport.set_remote(core, remote);

@@ -36,7 +36,7 @@ fn open(pair: &mut Pair, from: Side, label: &str, reliability: ChannelReliabilit
     let id = pair
         .side(from)
         .open_channel(now, label, reliability)
-        .unwrap();
+        .expect("an open transport");
     pair.run_until(Duration::from_secs(60), |pair| {
         [Side::Server, Side::Client]
             .iter()

@@ -165,6 +165,7 @@ async fn a_new_replica_learns_all_and_tells_nodes_the_full_set() {
 
 #[tokio::test]
 async fn another_replica_takes_the_loops_over() {
+    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
     let mut bench = Bench::start(2, &["a", "b"]).await;
     eventually("one is elected", || async { elected(&bench) == 1 }).await;
     let leader = bench

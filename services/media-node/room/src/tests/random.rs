@@ -14,7 +14,7 @@ use super::client::{Client, Section, camera, microphone};
 use super::world::{World, join_request, room_id};
 use crate::*;
 
-const NAMES: [&str; 4] = ["ada", "bob", "cyd", "dan"];
+const NAMES: [&str; 5] = ["ada", "bob", "cyd", "dan", "eve"];
 
 /// One thing that happens, with numbers that choose among what there is.
 #[derive(Debug, Clone)]
@@ -43,8 +43,8 @@ impl Story {
     }
 
     fn act(&mut self, step: &Step) {
-        let what = step.what % 24;
-        if what < 4 || self.clients.is_empty() {
+        let what = step.what % 48;
+        if what < 3 || self.clients.is_empty() {
             self.join(step);
             return;
         }
@@ -52,8 +52,12 @@ impl Story {
         let session = self.clients[who].session;
         let flag = step.how.is_multiple_of(2);
         match what {
-            4..=7 => self.negotiate(who, step),
-            8 => self.answer(who),
+            3 | 4 => self.negotiate(who, step),
+            5..=8 => self.answer(who),
+            24..=29 => self.publish(who, step),
+            30..=34 => self.renegotiate(who),
+            35..=40 => self.media(step),
+            41..=44 => self.world.pass(Duration::from_millis(160)),
             9 | 10 => {
                 let id = format!("media-{}", step.which % 5);
                 let request =
@@ -194,6 +198,37 @@ impl Story {
         client.offer(&mut self.world);
     }
 
+    /// The client announces a track, adds its section, and offers.
+    fn publish(&mut self, who: usize, step: &Step) {
+        let id = format!("media-{}", step.which % 12);
+        let request = if step.how.is_multiple_of(2) { microphone(&id) } else { camera(&id) };
+        let kind = request.kind.unwrap();
+        self.world.command(self.clients[who].session, Command::AddTrack(request));
+        self.learn_tracks(who);
+        if self.is_open(who) {
+            let client = &mut self.clients[who];
+            client.sections.push(Section::sending(kind, &id));
+            client.offer(&mut self.world);
+        }
+    }
+
+    /// The client offers as it is asked to: with the sections that it lacks.
+    fn renegotiate(&mut self, who: usize) {
+        if !self.is_open(who) {
+            return;
+        }
+        let client = &mut self.clients[who];
+        for event in self.world.take(client.session) {
+            if let Event::MediaSectionsNeeded { audio, video } = event {
+                let audio = (0..audio).map(|_| Section::receiving(MediaKind::Audio));
+                client.sections.extend(audio);
+                let video = (0..video).map(|_| Section::receiving(MediaKind::Video));
+                client.sections.extend(video);
+            }
+        }
+        client.offer(&mut self.world);
+    }
+
     fn answer(&mut self, who: usize) {
         if self.is_open(who) {
             self.clients[who].answer(&mut self.world);
@@ -228,13 +263,19 @@ impl Story {
 
     /// Something happens to a transport or track, there or not.
     fn media(&mut self, step: &Step) {
-        let transport = TransportKey(u32::from(step.which) % 40);
-        let track = TrackKey(u32::from(step.which) % 20);
+        let which = usize::from(step.which);
+        let transports: Vec<TransportKey> = self.world.transports.iter().copied().collect();
+        let tracks: Vec<TrackKey> = self.world.tracks.keys().copied().collect();
+        // Now and then one that is not there.
+        let transport = transports.get(which % (transports.len() + 1)).copied();
+        let transport = transport.unwrap_or(TransportKey(9999));
+        let track = tracks.get(which % (tracks.len() + 1)).copied();
+        let track = track.unwrap_or(TrackKey(9999));
         let channel = ChannelKey(u32::from(step.how) % 4);
         let labels = ["_reliable", "_lossy", "_data_track", "own"];
         let event = match step.how % 9 {
             0 | 1 => MediaEvent::TransportConnected { transport },
-            2 => MediaEvent::TransportFailed { transport, recoverable: step.who > 20 },
+            2 => MediaEvent::TransportFailed { transport, recoverable: step.who > 60 },
             3 | 4 => MediaEvent::ChannelOpen {
                 transport,
                 channel,
@@ -280,6 +321,7 @@ fn play(steps: &[Step]) -> Vec<(SessionKey, usize)> {
         story.act(step);
         story.check();
     }
+    println!("STAT subs={} tracks={} sends={} offers={}", story.world.media.iter().filter(|m| matches!(m, MediaCommand::Subscribe{..})).count(), story.world.media.iter().filter(|m| matches!(m, MediaCommand::Publish{..})).count(), story.world.media.iter().filter(|m| matches!(m, MediaCommand::Send{..})).count(), story.world.media.iter().filter(|m| matches!(m, MediaCommand::RestartIce{..})).count());
     story.end();
     let sessions = story.world.sessions.iter();
     sessions.map(|(session, told)| (*session, told.events.len())).collect()
@@ -308,7 +350,7 @@ impl Story {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 6000, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_comes_the_rooms_stay_whole(

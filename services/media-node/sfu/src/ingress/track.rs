@@ -111,9 +111,11 @@ impl Track {
         let mask = if kept >= 8 { u8::MAX } else { (1 << kept) - 1 };
         self.alive &= mask;
         self.seen &= mask;
+        // A lone encoding may carry all spatial layers; what was declared may be one's.
+        let alone = publication.encodings.len() == 1;
         for (index, encoding) in publication.encodings.iter().enumerate().skip(kept) {
-            self.streams
-                .push(Stream::new(index, publication.kind, encoding.bitrate));
+            let bitrate = if alone { 0 } else { encoding.bitrate };
+            self.streams.push(Stream::new(index, publication.kind, bitrate));
         }
         let old = &self.publication.codecs;
         if publication.codecs.get(..old.len()) != Some(&old[..]) {
