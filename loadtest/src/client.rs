@@ -9,8 +9,8 @@ use anyhow::Context;
 use headwater_rtp::rtcp::CompoundWriter;
 use headwater_rtp::{RtpView, vp8};
 use headwater_transport::{
-    DtlsIdentity, IceCredentials, Output, PacketClass, Path, Protocol, RemoteParameters, SRTP_OVERHEAD_MAX,
-    Transport, TransportConfig, TransportEvent, classify,
+    DtlsIdentity, IceCredentials, Output, PacketClass, Path, Protocol, RemoteParameters,
+    SRTP_OVERHEAD_MAX, Transport, TransportConfig, TransportEvent, classify,
 };
 use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
@@ -201,8 +201,10 @@ impl Worker {
             auto_subscribe: config.receive.audio + config.receive.video > 0,
         })
         .await?;
-        let transport =
-            Transport::new(Instant::now(), TransportConfig::client(identity, credentials, rand::random()));
+        let transport = Transport::new(
+            Instant::now(),
+            TransportConfig::client(identity, credentials, rand::random()),
+        );
         let frame_rate = config.video.map_or(1.0, |video| video.frame_rate.max(0.1));
         Ok(Self {
             signal,
@@ -233,7 +235,10 @@ impl Worker {
         }
         loop {
             self.drain().await?;
-            let deadline = self.transport.poll_timeout().unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
+            let deadline = self
+                .transport
+                .poll_timeout()
+                .unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
             let media = *self.connected.borrow();
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -277,8 +282,12 @@ impl Worker {
                     lock(&self.observed).connected_micros.get_or_insert(now_micros());
                     let _ = self.connected.send(true);
                 }
-                Output::Event(TransportEvent::Failed(reason)) => anyhow::bail!("transport failed: {reason}"),
-                Output::Event(TransportEvent::Closed) => anyhow::bail!("the server closed the transport"),
+                Output::Event(TransportEvent::Failed(reason)) => {
+                    anyhow::bail!("transport failed: {reason}")
+                }
+                Output::Event(TransportEvent::Closed) => {
+                    anyhow::bail!("the server closed the transport")
+                }
                 Output::Event(_) => {}
             }
         }
@@ -300,7 +309,9 @@ impl Worker {
                 };
                 self.signal.send(Request::Offer(description)).await?;
             }
-            Response::Leave(leave) => anyhow::bail!("the server ended the session: {:?}", leave.reason()),
+            Response::Leave(leave) => {
+                anyhow::bail!("the server ended the session: {:?}", leave.reason())
+            }
             _ => {}
         }
         Ok(())
@@ -351,7 +362,8 @@ impl Worker {
         }
         let payload = view.payload();
         let keyframe = view.payload_type() == payload_type::VP8
-            && vp8::Vp8Descriptor::parse(payload).is_ok_and(|descriptor| descriptor.is_keyframe_start(payload));
+            && vp8::Vp8Descriptor::parse(payload)
+                .is_ok_and(|descriptor| descriptor.is_keyframe_start(payload));
         lock(&self.observed).sink.receive(view.ssrc(), view.sequence(), payload, keyframe);
     }
 
@@ -436,7 +448,8 @@ fn sections(config: &ClientConfig) -> (Vec<Section>, Vec<proto::AddTrackRequest>
 }
 
 fn video_track(layers: usize) -> proto::AddTrackRequest {
-    let qualities = [proto::VideoQuality::Low, proto::VideoQuality::Medium, proto::VideoQuality::High];
+    let qualities =
+        [proto::VideoQuality::Low, proto::VideoQuality::Medium, proto::VideoQuality::High];
     proto::AddTrackRequest {
         cid: "video".to_owned(),
         name: "video".to_owned(),

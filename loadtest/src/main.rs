@@ -87,7 +87,16 @@ async fn main() -> anyhow::Result<()> {
     };
     let room = format!("loadtest-{}", std::process::id());
     match arguments.scenario {
-        Scenario::Broadcast { subscribers, frame_rate, packets, payload_bytes, layers, audio, seconds, join_rate } => {
+        Scenario::Broadcast {
+            subscribers,
+            frame_rate,
+            packets,
+            payload_bytes,
+            layers,
+            audio,
+            seconds,
+            join_rate,
+        } => {
             eprintln!("{subscribers} subscribers join {room}, then {seconds} s are measured");
             let plan = Broadcast {
                 room,

@@ -54,7 +54,9 @@ impl Report {
     /// Packets received by subscribers for each second of the server's processor time.
     #[must_use]
     pub fn packets_per_cpu_second(&self) -> Option<f64> {
-        self.server_cpu_seconds.filter(|seconds| *seconds > 0.0).map(|seconds| self.packets as f64 / seconds)
+        self.server_cpu_seconds
+            .filter(|seconds| *seconds > 0.0)
+            .map(|seconds| self.packets as f64 / seconds)
     }
 
     /// Server memory that each subscriber costs, in KiB.

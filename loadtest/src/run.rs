@@ -170,7 +170,12 @@ fn add(report: &mut Report, client: &Client) {
 ///
 /// # Errors
 /// If a join fails.
-pub async fn churn(server: &Server, room: &str, joins: usize, at_once: usize) -> anyhow::Result<f64> {
+pub async fn churn(
+    server: &Server,
+    room: &str,
+    joins: usize,
+    at_once: usize,
+) -> anyhow::Result<f64> {
     let begun = now_micros();
     let mut running = tokio::task::JoinSet::new();
     for index in 0..joins {
@@ -186,7 +191,10 @@ pub async fn churn(server: &Server, room: &str, joins: usize, at_once: usize) ->
         };
         running.spawn(async move {
             let client = Client::join(config).await.with_context(|| format!("join {index}"))?;
-            client.connected(Duration::from_secs(10)).await.with_context(|| format!("join {index}"))?;
+            client
+                .connected(Duration::from_secs(10))
+                .await
+                .with_context(|| format!("join {index}"))?;
             client.leave().await.with_context(|| format!("join {index}"))
         });
     }

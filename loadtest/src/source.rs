@@ -56,7 +56,13 @@ pub struct VideoSource {
 impl VideoSource {
     /// A source that begins with a keyframe.
     #[must_use]
-    pub fn new(ssrc: u32, mid: &str, rid: Option<&'static str>, packets_per_frame: usize, payload_bytes: usize) -> Self {
+    pub fn new(
+        ssrc: u32,
+        mid: &str,
+        rid: Option<&'static str>,
+        packets_per_frame: usize,
+        payload_bytes: usize,
+    ) -> Self {
         Self {
             ssrc,
             mid: mid.to_owned(),
@@ -86,7 +92,8 @@ impl VideoSource {
         (0..self.packets_per_frame)
             .map(|index| {
                 let last = index + 1 == self.packets_per_frame;
-                let mut packet = header(payload_type::VP8, last, self.sequence, timestamp, self.ssrc);
+                let mut packet =
+                    header(payload_type::VP8, last, self.sequence, timestamp, self.ssrc);
                 self.sequence = self.sequence.wrapping_add(1);
                 let mut extensions = vec![(extension_id::MID, self.mid.as_bytes())];
                 if let Some(rid) = self.rid {

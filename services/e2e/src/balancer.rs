@@ -29,7 +29,8 @@ impl Balancer {
     /// # Errors
     /// If there is no free port.
     pub fn start(backends: Vec<u16>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the load balancer cannot listen")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .context("the load balancer cannot listen")?;
         let address = listener.local_addr()?;
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopped);
@@ -121,7 +122,8 @@ mod tests {
 
     #[test]
     fn connections_go_around_and_pass_over_who_refuses() {
-        let refusing = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let refusing =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let balancer = Balancer::start(vec![backend(b'a'), refusing, backend(b'b')]).unwrap();
         let answers: Vec<Vec<u8>> = (0..6).map(|_| ask(&balancer)).collect();
         assert_eq!(answers, [b"a", b"b", b"b", b"a", b"b", b"b"]);

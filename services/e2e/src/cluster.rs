@@ -73,13 +73,17 @@ impl Cluster {
     pub fn start(options: &Options) -> Result<Self> {
         let etcd = EtcdCluster::start(options.etcd_members)?;
         let folder = tempfile::tempdir()?;
-        let common = Common { folder: folder.path(), etcd: &etcd, otlp_endpoint: &options.otlp_endpoint };
+        let common =
+            Common { folder: folder.path(), etcd: &etcd, otlp_endpoint: &options.otlp_endpoint };
         let numbers = || 0..options.replicas;
-        let mut control_planes = numbers().map(|n| common.control_plane(n)).collect::<Result<Vec<_>>>()?;
-        let mut media_nodes = numbers().map(|n| common.media_node(n)).collect::<Result<Vec<_>>>()?;
+        let mut control_planes =
+            numbers().map(|n| common.control_plane(n)).collect::<Result<Vec<_>>>()?;
+        let mut media_nodes =
+            numbers().map(|n| common.media_node(n)).collect::<Result<Vec<_>>>()?;
         let urls: Vec<String> =
             control_planes.iter().map(|role| format!("http://127.0.0.1:{}", role.port)).collect();
-        let mut gateways = numbers().map(|n| common.gateway(n, &urls)).collect::<Result<Vec<_>>>()?;
+        let mut gateways =
+            numbers().map(|n| common.gateway(n, &urls)).collect::<Result<Vec<_>>>()?;
         for role in control_planes.iter_mut().chain(&mut media_nodes).chain(&mut gateways) {
             role.process.wait_ready(role.admin_port)?;
         }
@@ -89,8 +93,15 @@ impl Cluster {
             api_key: API_KEY.to_owned(),
             api_secret: API_SECRET.to_owned(),
         };
-        let cluster =
-            Self { control_planes, media_nodes, gateways, etcd, target, _balancer: balancer, _folder: folder };
+        let cluster = Self {
+            control_planes,
+            media_nodes,
+            gateways,
+            etcd,
+            target,
+            _balancer: balancer,
+            _folder: folder,
+        };
         cluster.wait_serving(options.replicas)?;
         Ok(cluster)
     }
@@ -104,7 +115,8 @@ impl Cluster {
         wait("every control plane serves with every node", Duration::from_secs(30), || {
             let seen: Vec<Option<f64>> =
                 self.control_planes.iter().map(|role| role.series(series).ok()).collect();
-            let done = seen.iter().flatten().all(|count| *count == nodes as f64) && seen.iter().any(Option::is_some);
+            let done = seen.iter().flatten().all(|count| *count == nodes as f64)
+                && seen.iter().any(Option::is_some);
             (done, format!("{seen:?}"))
         })
     }
@@ -173,7 +185,8 @@ impl Role {
     /// # Errors
     /// If it does not answer or has no such metric.
     pub fn metric(&self, name: &str) -> Result<f64> {
-        metric(&self.metrics()?, name).with_context(|| format!("{} has no metric {name}", self.name))
+        metric(&self.metrics()?, name)
+            .with_context(|| format!("{} has no metric {name}", self.name))
     }
 
     /// One series, named with its labels.
@@ -249,7 +262,10 @@ impl Common<'_> {
     }
 
     fn registry(&self) -> String {
-        format!("[registry]\nkind = \"etcd\"\n[registry.etcd]\nendpoints = {:?}\n", self.etcd.endpoints())
+        format!(
+            "[registry]\nkind = \"etcd\"\n[registry.etcd]\nendpoints = {:?}\n",
+            self.etcd.endpoints()
+        )
     }
 
     /// Writes the file of settings and starts a process with it.

@@ -31,7 +31,8 @@ impl Dev {
         let folder = tempfile::tempdir()?;
         let [page, udp, tcp, api_port, admin_port] = std::array::from_fn(|_| free_port());
         let web_root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway/web/dist");
-        let mut arguments: Vec<String> = vec!["dev".into(), "--web-root".into(), web_root.display().to_string()];
+        let mut arguments: Vec<String> =
+            vec!["dev".into(), "--web-root".into(), web_root.display().to_string()];
         let data = folder.path().join("data");
         for (flag, value) in [
             ("--port", page.to_string()),

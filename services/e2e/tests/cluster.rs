@@ -123,7 +123,13 @@ struct Undisturbed {
 
 impl std::fmt::Display for Undisturbed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "longest gap {} ms, {} of {} packets lost", self.gap.as_millis(), self.lost, self.packets)
+        write!(
+            f,
+            "longest gap {} ms, {} of {} packets lost",
+            self.gap.as_millis(),
+            self.lost,
+            self.packets
+        )
     }
 }
 
@@ -145,7 +151,10 @@ async fn twenty_rooms_spread_over_both_nodes_and_every_gateway_serves_them() {
     let urls = gateway_urls(&cluster);
     let begun = Instant::now();
     let crowd = Crowd::join(&urls, "spread", 20).await;
-    println!("20 rooms, 40 participants joined one after the other and heard each other in {:?}", begun.elapsed());
+    println!(
+        "20 rooms, 40 participants joined one after the other and heard each other in {:?}",
+        begun.elapsed()
+    );
     // Gauges of nodes are brought up to date once a second.
     wait("the nodes show everybody", Duration::from_secs(5), || {
         let shown = on_each(&cluster.media_nodes, "headwater_participants");
@@ -155,7 +164,9 @@ async fn twenty_rooms_spread_over_both_nodes_and_every_gateway_serves_them() {
     let rooms = on_each(&cluster.media_nodes, "headwater_rooms");
     let participants = on_each(&cluster.media_nodes, "headwater_participants");
     let sessions = on_each(&cluster.gateways, "headwater_signal_connections");
-    println!("rooms per node {rooms:?}, participants per node {participants:?}, sessions per gateway {sessions:?}");
+    println!(
+        "rooms per node {rooms:?}, participants per node {participants:?}, sessions per gateway {sessions:?}"
+    );
     assert_eq!(rooms.iter().sum::<f64>(), 20.0);
     assert_eq!(participants.iter().sum::<f64>(), 40.0);
     let mean = 10.0;
@@ -185,8 +196,12 @@ async fn a_killed_control_plane_does_not_touch_media() {
     cluster.control_planes[0].kill().unwrap();
     for url in &urls {
         let begun = Instant::now();
-        let (one, other) = (join(url, "new", "ada").await.unwrap(), join(url, "live-0", "eve").await.unwrap());
-        println!("a join to a new room and one to a live room, one control plane gone: {:?}", begun.elapsed());
+        let (one, other) =
+            (join(url, "new", "ada").await.unwrap(), join(url, "live-0", "eve").await.unwrap());
+        println!(
+            "a join to a new room and one to a live room, one control plane gone: {:?}",
+            begun.elapsed()
+        );
         one.leave().await.unwrap();
         other.leave().await.unwrap();
     }
@@ -245,7 +260,9 @@ async fn etcd_gone_for_thirty_seconds_does_not_touch_media() {
         joins += 1;
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    println!("etcd gone: not ready after ms {unready:?}; {joins} joins to live rooms, the slowest took {slowest:?}");
+    println!(
+        "etcd gone: not ready after ms {unready:?}; {joins} joins to live rooms, the slowest took {slowest:?}"
+    );
     for role in cluster.control_planes.iter().chain(&cluster.media_nodes) {
         assert!(unready.contains_key(&role.name), "{} stayed ready: {unready:?}", role.name);
     }
@@ -257,8 +274,11 @@ async fn etcd_gone_for_thirty_seconds_does_not_touch_media() {
     cluster.etcd.start_all().unwrap();
     let back = Instant::now();
     wait("everybody is ready again", Duration::from_secs(30), || {
-        let not: Vec<&str> =
-            cluster.roles().filter(|role| role.status("/readyz") != 200).map(|role| role.name.as_str()).collect();
+        let not: Vec<&str> = cluster
+            .roles()
+            .filter(|role| role.status("/readyz") != 200)
+            .map(|role| role.name.as_str())
+            .collect();
         (not.is_empty(), format!("{not:?}"))
     })
     .unwrap();
@@ -284,7 +304,9 @@ struct Audience {
 
 impl Audience {
     fn join(cluster: &Cluster, rooms: usize) -> Self {
-        let script = script::start("audience.mjs", &[&rooms.to_string(), "audience"], &cluster.target).unwrap();
+        let script =
+            script::start("audience.mjs", &[&rooms.to_string(), "audience"], &cluster.target)
+                .unwrap();
         let mut audience = Self { script, people: rooms * 2, worst_gap: 0, worst_quiet: 0 };
         audience.until("everybody hears everybody", Duration::from_secs(60), |report| {
             report.iter().all(|one| number(one, "heard") >= 10 && number(one, "loud") >= 50)
@@ -295,7 +317,12 @@ impl Audience {
     }
 
     /// Reads reports until one fits. Nobody may be told that it is disconnected.
-    fn until(&mut self, what: &str, limit: Duration, fits: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    fn until(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        fits: impl Fn(&[Value]) -> bool,
+    ) -> Vec<Value> {
         let deadline = Instant::now() + limit;
         loop {
             let line = self.script.line(Duration::from_secs(60)).unwrap();
@@ -319,7 +346,11 @@ fn number(report: &Value, name: &str) -> u64 {
 }
 
 fn signal_connections(cluster: &Cluster) -> Vec<f64> {
-    cluster.gateways.iter().map(|gateway| gateway.metric("headwater_signal_connections").unwrap_or(0.0)).collect()
+    cluster
+        .gateways
+        .iter()
+        .map(|gateway| gateway.metric("headwater_signal_connections").unwrap_or(0.0))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -327,7 +358,9 @@ async fn a_killed_gateway_loses_nobody_for_good() {
     let mut cluster = Cluster::start(&Options::default()).unwrap();
     let mut audience = Audience::join(&cluster, 4);
     let before = signal_connections(&cluster);
-    let on_nodes = |cluster: &Cluster| on_each(&cluster.media_nodes, "headwater_participants").iter().sum::<f64>();
+    let on_nodes = |cluster: &Cluster| {
+        on_each(&cluster.media_nodes, "headwater_participants").iter().sum::<f64>()
+    };
     println!("8 people; signalling connections per gateway {before:?}");
     assert_eq!(before.iter().sum::<f64>(), 8.0);
     assert_eq!(on_nodes(&cluster), 8.0);
@@ -342,10 +375,11 @@ async fn a_killed_gateway_loses_nobody_for_good() {
     .unwrap();
     println!("everybody signals again after {:?}", killed.elapsed());
     let moved = before[0] as u64;
-    let report = audience.until("everybody hears and came back", Duration::from_secs(30), |report| {
-        report.iter().all(|one| number(one, "heard") >= 10 && number(one, "loud") >= 50)
-            && report.iter().map(|one| number(one, "reconnects")).sum::<u64>() >= moved
-    });
+    let report =
+        audience.until("everybody hears and came back", Duration::from_secs(30), |report| {
+            report.iter().all(|one| number(one, "heard") >= 10 && number(one, "loud") >= 50)
+                && report.iter().map(|one| number(one, "reconnects")).sum::<u64>() >= moved
+        });
     let reconnects: u64 = report.iter().map(|one| number(one, "reconnects")).sum();
     println!(
         "one gateway killed: {moved} people moved, {reconnects} reconnects; longest without a beat {} ms, \
@@ -354,7 +388,11 @@ async fn a_killed_gateway_loses_nobody_for_good() {
     );
     // The tone goes on while the SDK signals anew. The beats do not: the SDK keeps
     // data messages back until it has resumed.
-    assert!(audience.worst_quiet < 1000, "the tone was interrupted for {} ms", audience.worst_quiet);
+    assert!(
+        audience.worst_quiet < 1000,
+        "the tone was interrupted for {} ms",
+        audience.worst_quiet
+    );
     assert_eq!(on_nodes(&cluster), 8.0, "everybody is still there, once");
 
     // Signalling works for those who moved: they learn of somebody who joins.
@@ -375,7 +413,10 @@ async fn a_killed_gateway_loses_nobody_for_good() {
     audience.until("everybody still hears", Duration::from_secs(10), |report| {
         report.iter().all(|one| number(one, "heard") >= 10 && number(one, "loud") >= 50)
     });
-    println!("a second after the gateway is back: longest without a beat {} ms", audience.worst_gap);
+    println!(
+        "a second after the gateway is back: longest without a beat {} ms",
+        audience.worst_gap
+    );
     drop(audience);
     wait("both nodes are empty", Duration::from_secs(60), || {
         let left = on_nodes(&cluster);

@@ -48,7 +48,8 @@ async fn a_thousand_joins_and_leaves_leave_nothing_behind() {
     // Pools and caches fill once; what grows after that is a leak.
     churn(&server, "churn", 200, 10).await.unwrap();
     settle(&dev).await;
-    let (memory, descriptors) = (dev.process.resident_kib().unwrap(), dev.process.descriptors().unwrap());
+    let (memory, descriptors) =
+        (dev.process.resident_kib().unwrap(), dev.process.descriptors().unwrap());
     let seconds = churn(&server, "churn", 1000, 10).await.unwrap();
     settle(&dev).await;
     let (memory_after, descriptors_after) =
@@ -59,7 +60,10 @@ async fn a_thousand_joins_and_leaves_leave_nothing_behind() {
     );
     // A leaked session costs tens of KiB: a thousand would be far above this.
     assert!(memory_after < memory + 16 * 1024, "memory grew from {memory} to {memory_after} KiB");
-    assert!(descriptors_after <= descriptors + 4, "descriptors grew from {descriptors} to {descriptors_after}");
+    assert!(
+        descriptors_after <= descriptors + 4,
+        "descriptors grew from {descriptors} to {descriptors_after}"
+    );
     assert_eq!(dev.complaints(), Vec::<String>::new());
 }
 

@@ -9,8 +9,12 @@ use headwater_e2e::cluster::{API_KEY, API_SECRET, Cluster, Options, wait};
 use headwater_loadtest::client::{Client, ClientConfig, Receive, Video};
 use headwater_loadtest::run::Server;
 use headwater_rpc::token::KeyRing;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -42,7 +46,8 @@ impl TraceService for Collector {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let mut traces = self.traces.lock().unwrap();
         for resource in request.into_inner().resource_spans {
-            let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
+            let attributes =
+                resource.resource.map(|resource| resource.attributes).unwrap_or_default();
             let name = attributes.into_iter().find(|attribute| attribute.key == "service.name");
             let service = match name.and_then(|name| name.value).and_then(|value| value.value) {
                 Some(Value::StringValue(service)) => service,
@@ -88,7 +93,8 @@ impl Collector {
     fn summary(&self) -> String {
         let traces = self.traces.lock().unwrap();
         let lines = traces.values().map(|spans| {
-            let names: Vec<String> = spans.iter().map(|span| format!("{}:{}", span.service, span.name)).collect();
+            let names: Vec<String> =
+                spans.iter().map(|span| format!("{}:{}", span.service, span.name)).collect();
             names.join(" ") + "\n"
         });
         lines.collect()
@@ -100,8 +106,13 @@ async fn join(cluster: &Cluster, identity: &str) -> Client {
     let server = Server { url: cluster.target.url.clone(), keys, pid: None };
     let client = Client::join(ClientConfig {
         url: server.url.clone(),
-        token: server.token("traced", identity).unwrap(),
-        video: Some(Video { frame_rate: 30.0, packets_per_frame: 2, payload_bytes: 800, layers: 1 }),
+        token: server.token("room-of-somebody", identity).unwrap(),
+        video: Some(Video {
+            frame_rate: 30.0,
+            packets_per_frame: 2,
+            payload_bytes: 800,
+            layers: 1,
+        }),
         audio: true,
         receive: Receive { audio: 1, video: 1 },
     })
@@ -116,10 +127,11 @@ async fn one_join_is_one_trace_over_three_roles() {
     let collector = Collector::default();
     let otlp_endpoint = collector.start().await;
     let cluster = Cluster::start(&Options { etcd_members: 1, replicas: 1, otlp_endpoint }).unwrap();
-    let client = join(&cluster, "ada").await;
+    let client = join(&cluster, "person-ada").await;
     client.leave().await.unwrap();
 
-    let services = BTreeSet::from(["headwater-gateway", "headwater-control-plane", "headwater-media-node"]);
+    let services =
+        BTreeSet::from(["headwater-gateway", "headwater-control-plane", "headwater-media-node"]);
     // Spans leave in batches, at the latest five seconds after their end.
     wait("a trace of the join over all roles", Duration::from_secs(20), || {
         (collector.trace_of("join", &services).is_some(), collector.summary())
@@ -138,7 +150,10 @@ async fn one_join_is_one_trace_over_three_roles() {
         // other roles must hang together with the join.
         let has_parent = !span.parent.is_empty();
         assert!(has_parent, "{span:?} begins another trace within this one");
-        assert!(span.service == join.service || ids.contains(span.parent.as_slice()), "{span:?} hangs in the air");
+        assert!(
+            span.service == join.service || ids.contains(span.parent.as_slice()),
+            "{span:?} hangs in the air"
+        );
     }
     assert_eq!(cluster.complaints(), Vec::<String>::new());
 }
@@ -160,7 +175,8 @@ fn families(scrape: &str) -> BTreeMap<String, usize> {
             assert!(["counter", "gauge", "histogram", "summary"].contains(&kind), "{line}");
             typed.insert(name.to_owned(), kind.to_owned());
         } else {
-            let (sample, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
+            let (sample, value) =
+                line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
             assert!(value.parse::<f64>().is_ok(), "{line}");
             assert!(seen.insert(sample.to_owned()), "a series twice: {line}");
             let name = sample.split('{').next().unwrap();
@@ -189,9 +205,11 @@ fn family_of(name: &str, typed: &BTreeMap<String, String>) -> String {
 async fn every_roles_metrics_are_well_formed_and_bounded() {
     let options = Options { etcd_members: 1, replicas: 1, ..Options::default() };
     let cluster = Cluster::start(&options).unwrap();
-    let clients = [join(&cluster, "ada").await, join(&cluster, "bob").await];
+    let clients = [join(&cluster, "person-ada").await, join(&cluster, "person-bob").await];
     wait("media is counted", Duration::from_secs(10), || {
-        let packets = cluster.media_nodes[0].series("headwater_rtp_packets_total{direction=\"out\"}").unwrap_or(0.0);
+        let packets = cluster.media_nodes[0]
+            .series("headwater_rtp_packets_total{direction=\"out\"}")
+            .unwrap_or(0.0);
         (packets > 100.0, packets.to_string())
     })
     .unwrap();
@@ -201,13 +219,21 @@ async fn every_roles_metrics_are_well_formed_and_bounded() {
         let series: usize = families.values().sum();
         let mut largest: Vec<(&String, &usize)> = families.iter().collect();
         largest.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        println!("{}: {} families, {series} series, {} bytes; largest {:?}", role.name, families.len(), scrape.len(), &largest[..3]);
+        println!(
+            "{}: {} families, {series} series, {} bytes; largest {:?}",
+            role.name,
+            families.len(),
+            scrape.len(),
+            &largest[..3]
+        );
         for name in families.keys() {
             let known = ["headwater_", "process_", "rpc_", "target_info"];
             assert!(known.iter().any(|prefix| name.starts_with(prefix)), "{}: {name}", role.name);
         }
         assert!(series <= SERIES_MAX, "{} has {series} series", role.name);
-        assert!(!scrape.contains("traced") && !scrape.contains("ada"), "{} names rooms or people", role.name);
+        for private in ["room-of-somebody", "person-", "127.0.0.1"] {
+            assert!(!scrape.contains(private), "{} tells {private}", role.name);
+        }
         for name in ["headwater_build_info", "process_resident_memory_bytes"] {
             assert!(families.contains_key(name), "{} has no {name}", role.name);
         }

@@ -81,7 +81,12 @@ async fn a_webrtc_rs_peer_receives_video() {
     let publisher = Client::join(ClientConfig {
         url: server.url.clone(),
         token: server.token("mixed", "publisher").unwrap(),
-        video: Some(Video { frame_rate: 30.0, packets_per_frame: 3, payload_bytes: 1000, layers: 1 }),
+        video: Some(Video {
+            frame_rate: 30.0,
+            packets_per_frame: 3,
+            payload_bytes: 1000,
+            layers: 1,
+        }),
         audio: false,
         receive: Receive::default(),
     })

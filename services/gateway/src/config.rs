@@ -92,19 +92,13 @@ pub struct IceServer {
     #[serde(default)]
     pub username: String,
     /// Password. Absent means none.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "hidden"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "hidden")]
     pub credential: Option<SecretString>,
 }
 
 impl IceServer {
     pub(crate) fn credential(&self) -> &str {
-        self.credential
-            .as_ref()
-            .map_or("", |secret| secret.expose_secret())
+        self.credential.as_ref().map_or("", |secret| secret.expose_secret())
     }
 }
 

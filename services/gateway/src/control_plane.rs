@@ -66,11 +66,7 @@ impl ControlPlane {
                 })
             })
             .collect::<Result<_, ConnectError>>()?;
-        Ok(Self {
-            replicas,
-            next: AtomicUsize::new(0),
-            started: Instant::now(),
-        })
+        Ok(Self { replicas, next: AtomicUsize::new(0), started: Instant::now() })
     }
 
     /// Asks where a participant shall go.
@@ -100,11 +96,7 @@ impl ControlPlane {
     {
         self.attempt(timeout, repeat, |replica, attempt_timeout| {
             let answer = tokio::time::timeout(attempt_timeout, call(replica.open.clone()));
-            async move {
-                answer
-                    .await
-                    .unwrap_or_else(|_| Err(status::deadline_exceeded()))
-            }
+            async move { answer.await.unwrap_or_else(|_| Err(status::deadline_exceeded())) }
         })
         .await
     }
@@ -171,17 +163,13 @@ impl ControlPlane {
     fn order(&self) -> Vec<usize> {
         let len = self.replicas.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut order: Vec<usize> = (0..len)
-            .map(|offset| (first % len + offset) % len)
-            .collect();
+        let mut order: Vec<usize> = (0..len).map(|offset| (first % len + offset) % len).collect();
         order.sort_by_key(|index| self.is_cooling(&self.replicas[*index]));
         order
     }
 
     fn note_failure(&self, replica: &Replica) {
-        replica
-            .failed_at
-            .store(self.millis().max(1), Ordering::Relaxed);
+        replica.failed_at.store(self.millis().max(1), Ordering::Relaxed);
     }
 
     fn is_cooling(&self, replica: &Replica) -> bool {
@@ -197,8 +185,5 @@ impl ControlPlane {
 
 /// The replica is not there, so another one may be asked.
 fn is_away(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled
-    )
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
 }

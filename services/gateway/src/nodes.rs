@@ -117,11 +117,7 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     pub(crate) fn new(tls: ClientTls, credential: ClusterCredential) -> Self {
-        Self {
-            tls,
-            credential,
-            pool: Mutex::default(),
-        }
+        Self { tls, credential, pool: Mutex::default() }
     }
 
     /// Opens a session and waits for the node's first word.
@@ -143,19 +139,9 @@ impl Nodes {
             if pool.nodes.len() >= NODES_MAX {
                 pool.forget_oldest();
             }
-            pool.nodes.insert(
-                url.to_owned(),
-                Known {
-                    connections,
-                    next: 0,
-                    used: uses,
-                },
-            );
+            pool.nodes.insert(url.to_owned(), Known { connections, next: 0, used: uses });
         }
-        let known = pool
-            .nodes
-            .get_mut(url)
-            .expect("the node was known or has been added");
+        let known = pool.nodes.get_mut(url).expect("the node was known or has been added");
         known.used = uses;
         known.next = (known.next + 1) % CONNECTIONS_PER_NODE;
         Ok(known.connections[known.next].clone())
@@ -173,26 +159,17 @@ impl Pool {
 
 async fn open(connection: Connection, join: node::Join) -> Result<Opening, AttachError> {
     let (requests, stream) = mpsc::channel(REQUESTS_MAX);
-    let first = node::AttachRequest {
-        request: Some(ToNode::Join(join)),
-    };
-    requests
-        .send(first)
-        .await
-        .map_err(|_| AttachError::Silent)?;
+    let first = node::AttachRequest { request: Some(ToNode::Join(join)) };
+    requests.send(first).await.map_err(|_| AttachError::Silent)?;
     let mut client =
         SessionServiceClient::new(connection).max_decoding_message_size(EVENT_BYTES_MAX);
-    let answer = client
-        .attach(ReceiverStream::new(stream))
-        .await
-        .map_err(AttachError::Failed)?;
+    let answer = client.attach(ReceiverStream::new(stream)).await.map_err(AttachError::Failed)?;
     let mut events = answer.into_inner();
     let first = events.message().await.map_err(AttachError::Failed)?;
     match first.and_then(|first| first.event) {
-        Some(Event::Joined(joined)) => Ok(Opening::Joined(
-            Box::new(Attachment { requests, events }),
-            Box::new(joined),
-        )),
+        Some(Event::Joined(joined)) => {
+            Ok(Opening::Joined(Box::new(Attachment { requests, events }), Box::new(joined)))
+        }
         Some(Event::Closed(closed)) => Ok(Opening::Closed(closed)),
         Some(_) | None => Err(AttachError::Silent),
     }

@@ -25,12 +25,7 @@ const DEV_TOKEN_TTL: Duration = Duration::from_secs(6 * 3600);
 
 /// `GET /`: `OK` for programs, the page for browsers if there is one.
 pub(crate) async fn root(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
-    let Some(web_root) = gateway
-        .config
-        .web_root
-        .as_deref()
-        .filter(|_| wants_html(&headers))
-    else {
+    let Some(web_root) = gateway.config.web_root.as_deref().filter(|_| wants_html(&headers)) else {
         return "OK".into_response();
     };
     match tokio::fs::read(web_root.join("index.html")).await {
@@ -101,25 +96,11 @@ pub(crate) async fn dev_token(State(gateway): State<Arc<Gateway>>, uri: Uri) -> 
         ..Grants::default()
     };
     grants.permission.can_update_metadata = true;
-    match gateway.keys.mint(
-        &TokenRequest {
-            grants,
-            ttl: DEV_TOKEN_TTL,
-        },
-        unix_seconds(),
-    ) {
+    match gateway.keys.mint(&TokenRequest { grants, ttl: DEV_TOKEN_TTL }, unix_seconds()) {
         Ok(token) => {
             let (room, identity) = (room.into_string(), identity.into_string());
             let no_store = [(header::CACHE_CONTROL, "no-store")];
-            (
-                no_store,
-                Json(DevToken {
-                    token,
-                    room,
-                    identity,
-                }),
-            )
-                .into_response()
+            (no_store, Json(DevToken { token, room, identity })).into_response()
         }
         Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     }

@@ -88,29 +88,15 @@ pub async fn start(
         !config.control_plane_urls.is_empty(),
         "control_plane_urls must name at least one control plane"
     );
-    let Dependencies {
-        keys,
-        credential,
-        metrics,
-        readiness,
-    } = dependencies;
+    let Dependencies { keys, credential, metrics, readiness } = dependencies;
     let control_plane = ControlPlane::new(&config.control_plane_urls, &config.tls, &credential)
         .context("control_plane_urls cannot be used")?;
     let nodes = Nodes::new(config.tls.clone(), credential);
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
-    let address = listener
-        .local_addr()
-        .context("the listener has no address")?;
-    let gateway = Arc::new(Gateway::new(
-        config,
-        keys,
-        control_plane,
-        nodes,
-        metrics,
-        shutdown,
-    ));
+    let address = listener.local_addr().context("the listener has no address")?;
+    let gateway = Arc::new(Gateway::new(config, keys, control_plane, nodes, metrics, shutdown));
     let found = readiness.condition("control_plane");
     tokio::spawn(find_control_plane(gateway.clone(), found));
     tracing::info!(%address, "the gateway listens");
@@ -139,11 +125,7 @@ fn routes(gateway: Arc<Gateway>) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_headers(AllowHeaders::mirror_request())
-        .allow_methods(AllowMethods::list([
-            Method::GET,
-            Method::HEAD,
-            Method::POST,
-        ]))
+        .allow_methods(AllowMethods::list([Method::GET, Method::HEAD, Method::POST]))
         .max_age(CORS_MAX_AGE);
     router.layer(cors).with_state(gateway)
 }
@@ -201,14 +183,8 @@ async fn serve(gateway: Arc<Gateway>, listener: TcpListener) {
         connections.wait().await;
         gateway.open_sessions.wait().await;
     };
-    if tokio::time::timeout(gateway.config.limits.drain_timeout(), ended)
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            sessions = gateway.open_sessions.len(),
-            "sessions were cut off by the end"
-        );
+    if tokio::time::timeout(gateway.config.limits.drain_timeout(), ended).await.is_err() {
+        tracing::warn!(sessions = gateway.open_sessions.len(), "sessions were cut off by the end");
     }
     tracing::info!("the gateway has stopped");
 }

@@ -62,9 +62,7 @@ pub(crate) async fn serve(State(gateway): State<Arc<Gateway>>, request: Request<
     };
     let metrics = gateway.metrics.gateway();
     metrics.twirp_requests.get(result).inc();
-    metrics
-        .twirp_duration
-        .observe(started.elapsed().as_secs_f64());
+    metrics.twirp_duration.observe(started.elapsed().as_secs_f64());
     response
 }
 
@@ -86,11 +84,7 @@ async fn answer(gateway: &Gateway, request: Request<Body>) -> Result<Response, T
         .await
         .map_err(|_| TwirpError::new(TwirpCode::DeadlineExceeded, "the body took too long"))?
         .map_err(|_| TwirpError::too_large(BODY_BYTES_MAX))?;
-    let caller = Caller {
-        gateway,
-        token: &token,
-        grants: &grants,
-    };
+    let caller = Caller { gateway, token: &token, grants: &grants };
     room_service::answer(&caller, call, encoding, &body).await
 }
 
@@ -102,10 +96,7 @@ fn route(method: &Method, path: &str) -> Result<Call, TwirpError> {
         .and_then(|rest| rest.split_once('/'))
         .ok_or_else(no_route)?;
     if method != Method::POST {
-        let msg = format!(
-            "unsupported method {:?} (only POST is allowed)",
-            method.as_str()
-        );
+        let msg = format!("unsupported method {:?} (only POST is allowed)", method.as_str());
         return Err(TwirpError::bad_route(msg, method, path));
     }
     if OTHER_SERVICES.contains(&service) {
@@ -133,28 +124,16 @@ mod tests {
         for name in Call::NAMES {
             let path = format!("/twirp/livekit.RoomService/{name}");
             assert!(route(&Method::POST, &path).is_ok(), "{name}");
-            assert_eq!(
-                route(&Method::GET, &path).unwrap_err().code,
-                TwirpCode::BadRoute
-            );
+            assert_eq!(route(&Method::GET, &path).unwrap_err().code, TwirpCode::BadRoute);
         }
     }
 
     #[test]
     fn what_is_elsewhere_is_unimplemented_and_what_is_nowhere_a_bad_route() {
         let code = |path: &str| route(&Method::POST, path).unwrap_err().code;
-        assert_eq!(
-            code("/twirp/livekit.Egress/StartEgress"),
-            TwirpCode::Unimplemented
-        );
-        assert_eq!(
-            code("/twirp/livekit.RoomService/MoveParticipant"),
-            TwirpCode::Unimplemented
-        );
-        assert_eq!(
-            code("/twirp/livekit.RoomService/Nothing"),
-            TwirpCode::BadRoute
-        );
+        assert_eq!(code("/twirp/livekit.Egress/StartEgress"), TwirpCode::Unimplemented);
+        assert_eq!(code("/twirp/livekit.RoomService/MoveParticipant"), TwirpCode::Unimplemented);
+        assert_eq!(code("/twirp/livekit.RoomService/Nothing"), TwirpCode::BadRoute);
         assert_eq!(code("/twirp/livekit.Nothing/Nothing"), TwirpCode::BadRoute);
         assert_eq!(code("/twirp/other"), TwirpCode::BadRoute);
     }

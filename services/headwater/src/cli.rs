@@ -16,9 +16,9 @@ Examples:
 
   The roles apart, on an etcd:
     export HEADWATER_CLUSTER__SECRET=$(openssl rand -hex 32)
-    export HEADWATER_KEYS__mykey=$(openssl rand -hex 32)
-    headwater control-plane --etcd http://127.0.0.1:2379
     headwater media-node    --etcd http://127.0.0.1:2379 --node-id node-1
+    export HEADWATER_KEYS__mykey=$(openssl rand -hex 32)   # not for media nodes
+    headwater control-plane --etcd http://127.0.0.1:2379
     headwater gateway       --control-plane http://127.0.0.1:7890
 
   A link by which somebody joins a room of `headwater dev`:
@@ -86,11 +86,7 @@ impl CommonArguments {
     /// The settings that these flags stand for.
     pub fn overrides(&self) -> Vec<Override> {
         let mut overrides = Overrides::default();
-        overrides.add(
-            "--log-filter",
-            "telemetry.log_filter",
-            self.log_filter.as_ref(),
-        );
+        overrides.add("--log-filter", "telemetry.log_filter", self.log_filter.as_ref());
         let format = self.log_format.map(|format| match format {
             LogFormat::Json => "json",
             LogFormat::Pretty => "pretty",
@@ -167,11 +163,7 @@ impl ControlPlaneArguments {
     /// The settings that these flags stand for.
     pub fn overrides(&self) -> Vec<Override> {
         let mut overrides = Overrides::default();
-        overrides.add(
-            "--listen",
-            "control_plane.server.address",
-            self.listen.as_ref(),
-        );
+        overrides.add("--listen", "control_plane.server.address", self.listen.as_ref());
         overrides.add("--admin-listen", "admin.listen", self.admin_listen.as_ref());
         overrides.etcd(&self.etcd);
         overrides.and(self.common.overrides())
@@ -203,11 +195,7 @@ impl GatewayArguments {
         let mut overrides = Overrides::default();
         overrides.add("--listen", "gateway.listen", self.listen.as_ref());
         overrides.add("--admin-listen", "admin.listen", self.admin_listen.as_ref());
-        overrides.list(
-            "--control-plane",
-            "gateway.control_plane_urls",
-            &self.control_planes,
-        );
+        overrides.list("--control-plane", "gateway.control_plane_urls", &self.control_planes);
         let web_root = self.web_root.as_ref().map(|path| path.display());
         overrides.add("--web-root", "gateway.web_root", web_root);
         overrides.and(self.common.overrides())
@@ -256,11 +244,7 @@ impl MediaNodeArguments {
         overrides.etcd(&self.etcd);
         overrides.add("--udp-port", "media_node.udp_port", self.udp_port);
         overrides.add("--tcp-port", "media_node.tcp_port", self.tcp_port);
-        overrides.list(
-            "--advertise-ip",
-            "media_node.advertise_ips",
-            &self.advertise_ips,
-        );
+        overrides.list("--advertise-ip", "media_node.advertise_ips", &self.advertise_ips);
         overrides.add("--shards", "media_node.shards", self.shards);
         overrides.and(self.common.overrides())
     }
@@ -270,20 +254,10 @@ impl MediaNodeArguments {
 #[derive(Debug, Clone, Args)]
 pub struct TokenArguments {
     /// API key.
-    #[arg(
-        long,
-        value_name = "KEY",
-        requires = "secret",
-        env = "HEADWATER_API_KEY"
-    )]
+    #[arg(long, value_name = "KEY", requires = "secret", env = "HEADWATER_API_KEY")]
     pub key: Option<String>,
     /// Secret of the API key.
-    #[arg(
-        long,
-        value_name = "SECRET",
-        env = "HEADWATER_API_SECRET",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "SECRET", env = "HEADWATER_API_SECRET", hide_env_values = true)]
     pub secret: Option<String>,
     /// Use the key pair of `headwater dev`.
     #[arg(long, conflicts_with_all = ["key", "config"])]
@@ -356,8 +330,7 @@ impl Overrides {
     /// A flag that was given, and its setting.
     pub fn add(&mut self, flag: &str, setting: &str, value: Option<impl ToString>) {
         if let Some(value) = value {
-            self.0
-                .push(Override::new(flag, setting, &value.to_string()));
+            self.0.push(Override::new(flag, setting, &value.to_string()));
         }
     }
 
@@ -384,9 +357,7 @@ impl Overrides {
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
-    let (setting, value) = text
-        .split_once('=')
-        .ok_or("must be of the form SETTING=VALUE")?;
+    let (setting, value) = text.split_once('=').ok_or("must be of the form SETTING=VALUE")?;
     if setting.is_empty() {
         return Err("names no setting".to_owned());
     }
@@ -402,9 +373,7 @@ fn time(text: &str) -> Result<Duration, String> {
         "d" => 24 * 60 * 60,
         _ => return Err("must be a number with s, m, h or d".to_owned()),
     };
-    let amount: u64 = digits
-        .parse()
-        .map_err(|_| "must be a number with s, m, h or d")?;
+    let amount: u64 = digits.parse().map_err(|_| "must be a number with s, m, h or d")?;
     match amount.checked_mul(unit) {
         Some(0) => Err("must not be nothing".to_owned()),
         Some(seconds) => Ok(Duration::from_secs(seconds)),
@@ -429,16 +398,9 @@ mod tests {
         assert_eq!(time("90"), Ok(Duration::from_secs(90)));
         assert_eq!(time("15m"), Ok(Duration::from_secs(900)));
         assert_eq!(time("7d"), Ok(Duration::from_secs(604_800)));
-        for bad in [
-            "",
-            "h",
-            "1w",
-            "-1s",
-            "1.5h",
-            "0s",
-            "99999999999999999999s",
-            "18446744073709551615d",
-        ] {
+        for bad in
+            ["", "h", "1w", "-1s", "1.5h", "0s", "99999999999999999999s", "18446744073709551615d"]
+        {
             assert!(time(bad).is_err(), "{bad}");
         }
     }

@@ -1,26 +1,28 @@
 //! `headwater dev`: every role in one process on one machine, with a page to
 //! open, and nothing to set up.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use headwater_model::{Grants, RoomId};
 use headwater_registry::RegistryKind;
 use headwater_rpc::token::unix_seconds;
-use headwater_rpc::{ClusterCredential, KeyRing, TokenRequest};
-use rand::RngCore as _;
-use secrecy::SecretString;
+use headwater_rpc::{KeyRing, TokenRequest};
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
 use crate::cli::{DevArguments, Overrides};
 use crate::output;
 use crate::ports::{self, Port, Protocol};
 use crate::process::{Process, host_name, service};
 use crate::settings::{DevSettings, KeyPairs, Override, Settings, load, show_in_line};
-use crate::token::{DEV_KEY, DEV_SECRET, join_link};
+use crate::token::{DEV_KEY, DEV_SECRET};
+
+mod announcement;
+mod roles;
+
+use announcement::{Announcement, media_line};
+use roles::Roles;
 
 /// How long the banner waits for the roles to find each other.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -45,10 +47,7 @@ pub async fn run(arguments: &DevArguments) -> anyhow::Result<()> {
     let folder = registry_folder(arguments, &mut settings)?;
     let service = service(DevSettings::ROLE, host_name(), "");
     let process = Process::start(&service, &settings.telemetry, settings.admin.listen).await?;
-    tracing::debug!(
-        settings = show_in_line(&settings),
-        "effective configuration"
-    );
+    tracing::debug!(settings = show_in_line(&settings), "effective configuration");
 
     let admin_address = process.admin_address();
     let roles = Roles::start(settings, &process, keys.clone()).await?;
@@ -85,156 +84,6 @@ pub async fn run(arguments: &DevArguments) -> anyhow::Result<()> {
     result
 }
 
-/// The three roles at work, each with a token of its own, so that they can be
-/// stopped from the clients inwards.
-struct Roles {
-    control_plane: headwater_control_plane::Running,
-    control_plane_stop: CancellationToken,
-    media_node: headwater_media_node::Running,
-    media_node_stop: CancellationToken,
-    gateway: headwater_gateway::Running,
-    gateway_stop: CancellationToken,
-    serves_page: bool,
-}
-
-impl Roles {
-    async fn start(
-        settings: DevSettings,
-        process: &Process,
-        keys: KeyRing,
-    ) -> anyhow::Result<Self> {
-        let keys = Arc::new(keys);
-        let credential = random_credential()?;
-        let (metrics, readiness) = (&process.metrics, &process.readiness);
-        let store = headwater_registry::open(&settings.registry)
-            .await
-            .context("the registry cannot be opened")?;
-
-        let control_plane_stop = CancellationToken::new();
-        let control_plane = headwater_control_plane::start(
-            settings.control_plane,
-            headwater_control_plane::Dependencies {
-                store: Arc::clone(&store),
-                keys: Arc::clone(&keys),
-                credential: credential.clone(),
-                metrics: metrics.clone(),
-                readiness: readiness.scoped("control_plane"),
-            },
-            control_plane_stop.clone(),
-        )
-        .await?;
-
-        let media_node_stop = CancellationToken::new();
-        let media_node = headwater_media_node::start(
-            settings.media_node,
-            headwater_media_node::Dependencies {
-                store,
-                credential: credential.clone(),
-                metrics: metrics.clone(),
-                readiness: readiness.scoped("media_node"),
-                tls: None,
-            },
-            media_node_stop.clone(),
-        )
-        .await?;
-
-        let mut gateway = settings.gateway;
-        if gateway.control_plane_urls.is_empty() {
-            let api = reachable(control_plane.address);
-            gateway.control_plane_urls = vec![format!("http://{api}")];
-        }
-        let serves_page = gateway.web_root.is_some();
-        let gateway_stop = CancellationToken::new();
-        let gateway = headwater_gateway::start(
-            gateway,
-            headwater_gateway::Dependencies {
-                keys,
-                credential,
-                metrics: metrics.clone(),
-                readiness: readiness.scoped("gateway"),
-            },
-            gateway_stop.clone(),
-        )
-        .await?;
-        Ok(Self {
-            control_plane,
-            control_plane_stop,
-            media_node,
-            media_node_stop,
-            gateway,
-            gateway_stop,
-            serves_page,
-        })
-    }
-
-    /// Waits until told to stop or until one ends, then stops them: gateway
-    /// first, so that clients are told, control plane last.
-    async fn join(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut gateway = tokio::spawn(self.gateway.join());
-        let mut media_node = tokio::spawn(self.media_node.join());
-        let mut control_plane = tokio::spawn(self.control_plane.join());
-        tokio::select! {
-            () = stop.cancelled() => {}
-            ended = &mut gateway => return ended?,
-            ended = &mut media_node => return ended?,
-            ended = &mut control_plane => return ended?,
-        }
-        self.gateway_stop.cancel();
-        gateway.await??;
-        self.media_node_stop.cancel();
-        media_node.await??;
-        self.control_plane_stop.cancel();
-        control_plane.await?
-    }
-}
-
-/// What a person is told once everything runs.
-struct Announcement {
-    page: SocketAddr,
-    api: SocketAddr,
-    admin: SocketAddr,
-    media: String,
-    link_token: String,
-    key: String,
-    serves_page: bool,
-    room: String,
-}
-
-impl std::fmt::Display for Announcement {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let page = browser_url(self.page);
-        let link = join_link(&page, &self.room, &self.link_token);
-        writeln!(
-            f,
-            "\n  Headwater {} is running.\n",
-            env!("CARGO_PKG_VERSION")
-        )?;
-        if self.serves_page {
-            writeln!(f, "  Page        {page}   (open it in two tabs)")?;
-            writeln!(f, "  Join link   {link}   (for one person)")?;
-        } else {
-            writeln!(
-                f,
-                "  Page        none: build it and name its folder with --web-root"
-            )?;
-        }
-        writeln!(f, "  SDK URL     ws{}", page.trim_start_matches("http"))?;
-        writeln!(
-            f,
-            "  API         http://{}   (gRPC, with reflection)",
-            reachable(self.api)
-        )?;
-        if self.key == DEV_KEY {
-            writeln!(f, "  Key pair    {DEV_KEY} / {DEV_SECRET}")?;
-        } else {
-            writeln!(f, "  API key     {}", self.key)?;
-        }
-        writeln!(f, "  Media       {}", self.media)?;
-        writeln!(f, "  Metrics     http://{}/metrics", reachable(self.admin))?;
-        write!(f, "\n  Press Ctrl-C to stop.\n")
-    }
-}
-
 /// The settings with what the flags say.
 fn settings(arguments: &DevArguments) -> anyhow::Result<DevSettings> {
     let file = arguments.common.config.as_deref();
@@ -249,11 +98,7 @@ fn settings(arguments: &DevArguments) -> anyhow::Result<DevSettings> {
     flags.add("--admin-port", "admin.listen", admin);
     flags.add("--tcp-port", "media_node.tcp_port", arguments.tcp_port);
     flags.add("--udp-port", "media_node.udp_port", arguments.udp_port);
-    flags.list(
-        "--advertise-ip",
-        "media_node.advertise_ips",
-        &arguments.advertise_ips,
-    );
+    flags.list("--advertise-ip", "media_node.advertise_ips", &arguments.advertise_ips);
     flags.add("--shards", "media_node.shards", arguments.shards);
     let web_root = arguments.web_root.as_ref().map(|path| path.display());
     flags.add("--web-root", "gateway.web_root", web_root);
@@ -278,35 +123,17 @@ fn moved(
     if ip.is_none() && port.is_none() {
         return None;
     }
-    Some(SocketAddr::new(
-        ip.unwrap_or(address.ip()),
-        port.unwrap_or(address.port()),
-    ))
+    Some(SocketAddr::new(ip.unwrap_or(address.ip()), port.unwrap_or(address.port())))
 }
 
 /// Everything that will be bound.
 fn wanted_ports(settings: &DevSettings) -> anyhow::Result<Vec<Port>> {
-    let port = |purpose, flag, protocol, address| Port {
-        purpose,
-        flag,
-        protocol,
-        address,
-    };
+    let port = |purpose, flag, protocol, address| Port { purpose, flag, protocol, address };
     let api = settings.control_plane.server.address;
     let mut ports = vec![
-        port(
-            "the page and signalling",
-            "--port",
-            Protocol::Tcp,
-            settings.gateway.listen,
-        ),
+        port("the page and signalling", "--port", Protocol::Tcp, settings.gateway.listen),
         port("the API", "--api-port", Protocol::Tcp, api),
-        port(
-            "metrics",
-            "--admin-port",
-            Protocol::Tcp,
-            settings.admin.listen,
-        ),
+        port("metrics", "--admin-port", Protocol::Tcp, settings.admin.listen),
     ];
     let node = &settings.media_node;
     for shard in 0..node.shard_count() {
@@ -342,14 +169,6 @@ fn registry_folder(
     Ok(Some(folder))
 }
 
-/// Known to this process alone.
-fn random_credential() -> anyhow::Result<ClusterCredential> {
-    let mut bytes = [0; 32];
-    rand::rng().fill_bytes(&mut bytes);
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    ClusterCredential::new(&SecretString::from(text)).context("the cluster's secret")
-}
-
 fn link_token(keys: &KeyRing, room: &str) -> anyhow::Result<String> {
     let mut grants = Grants {
         identity: format!("guest-{:04x}", rand::random::<u16>()),
@@ -359,44 +178,6 @@ fn link_token(keys: &KeyRing, room: &str) -> anyhow::Result<String> {
         ..Grants::default()
     };
     grants.permission.can_update_metadata = true;
-    let request = TokenRequest {
-        grants,
-        ttl: LINK_TTL,
-    };
-    keys.mint(&request, unix_seconds())
-        .context("the join link's token cannot be made")
-}
-
-fn media_line(node: &headwater_media_node::Running) -> String {
-    let ports = |addresses: &[SocketAddr]| {
-        addresses
-            .iter()
-            .map(|it| it.port().to_string())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let tcp = match node.tcp_addresses.as_slice() {
-        [] => String::new(),
-        some => format!(", TCP {}", ports(some)),
-    };
-    format!("UDP {}{tcp}", ports(&node.udp_addresses))
-}
-
-/// An address by which this machine reaches a listener.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()))
-    } else {
-        address
-    }
-}
-
-/// Browsers allow cameras on `localhost` without TLS, so it is written so.
-fn browser_url(address: SocketAddr) -> String {
-    let ip = address.ip();
-    if ip.is_unspecified() || ip.is_loopback() {
-        format!("http://localhost:{}", address.port())
-    } else {
-        format!("http://{address}")
-    }
+    let request = TokenRequest { grants, ttl: LINK_TTL };
+    keys.mint(&request, unix_seconds()).context("the join link's token cannot be made")
 }

@@ -69,12 +69,7 @@ mod tests {
     fn every_taken_port_is_told_with_its_flag() {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = |purpose, flag, protocol, address| Port {
-            purpose,
-            flag,
-            protocol,
-            address,
-        };
+        let port = |purpose, flag, protocol, address| Port { purpose, flag, protocol, address };
         let (tcp_address, udp_address) = (tcp.local_addr().unwrap(), udp.local_addr().unwrap());
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let ports = [
@@ -83,14 +78,8 @@ mod tests {
             port("the API", "--api-port", Protocol::Tcp, any),
         ];
         let shown = check(&ports).unwrap_err().to_string();
-        assert!(shown.contains(&format!(
-            "TCP port {} for the page is taken",
-            tcp_address.port()
-        )));
-        assert!(
-            shown.contains("--port") && shown.contains("--udp-port"),
-            "{shown}"
-        );
+        assert!(shown.contains(&format!("TCP port {} for the page is taken", tcp_address.port())));
+        assert!(shown.contains("--port") && shown.contains("--udp-port"), "{shown}");
         assert!(!shown.contains("--api-port"), "{shown}");
         drop((tcp, udp));
         check(&ports).unwrap();

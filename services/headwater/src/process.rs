@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use headwater_telemetry::{Guard, Metrics, Readiness, Service, TelemetryConfig, admin};
+use headwater_telemetry::{Condition, Guard, Metrics, Readiness, Service, TelemetryConfig, admin};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +40,9 @@ pub struct Process {
     pub readiness: Readiness,
     /// Cancelled when the process shall end.
     pub stop: CancellationToken,
+    /// Holds once the roles run. Without it a process would be ready before its
+    /// roles have named what they wait for.
+    started: Condition,
     admin: admin::RunningAdmin,
     admin_stop: CancellationToken,
     guard: Guard,
@@ -57,27 +60,17 @@ impl Process {
         admin_address: SocketAddr,
     ) -> anyhow::Result<Self> {
         let (metrics, readiness) = (Metrics::new(), Readiness::new());
+        let started = readiness.condition("started");
         let (stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
         let guard = headwater_telemetry::init(telemetry, service, &metrics)
             .context("`telemetry` cannot be used")?;
         let signals = Signals::listen()?;
-        let admin = admin::serve(
-            admin_address,
-            metrics.clone(),
-            readiness.clone(),
-            admin_stop.clone(),
-        )
-        .await?;
+        let admin =
+            admin::serve(admin_address, metrics.clone(), readiness.clone(), admin_stop.clone())
+                .await?;
         tracing::info!(address = %admin.address(), "metrics and probes are served");
         tokio::spawn(end_by_signal(signals, readiness.clone(), stop.clone()));
-        Ok(Self {
-            metrics,
-            readiness,
-            stop,
-            admin,
-            admin_stop,
-            guard,
-        })
+        Ok(Self { metrics, readiness, stop, started, admin, admin_stop, guard })
     }
 
     /// Where metrics and probes are served.
@@ -85,11 +78,13 @@ impl Process {
         self.admin.address()
     }
 
-    /// Waits until the roles have ended, and ends everything else.
+    /// Waits until the roles, which have started, have ended, and ends everything
+    /// else.
     ///
     /// # Errors
     /// If they fail, end without having been told to, or do not end.
     pub async fn run(self, roles: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+        self.started.hold();
         let result = run_until_stopped(&self.stop, roles).await;
         self.readiness.stop();
         self.admin_stop.cancel();
@@ -176,9 +171,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_role_that_ends_by_itself_is_an_error() {
         let stop = CancellationToken::new();
-        let error = run_until_stopped(&stop, async { Ok(()) })
-            .await
-            .unwrap_err();
+        let error = run_until_stopped(&stop, async { Ok(()) }).await.unwrap_err();
         assert!(error.to_string().contains("without having been told"));
         let failing = run_until_stopped(&stop, async { Err(anyhow!("broken")) }).await;
         assert_eq!(failing.unwrap_err().to_string(), "broken");
@@ -188,9 +181,7 @@ mod tests {
     async fn a_role_that_hangs_is_given_up() {
         let stop = CancellationToken::new();
         stop.cancel();
-        let error = run_until_stopped(&stop, std::future::pending())
-            .await
-            .unwrap_err();
+        let error = run_until_stopped(&stop, std::future::pending()).await.unwrap_err();
         assert!(error.to_string().contains("60 s"));
         run_until_stopped(&stop, async { Ok(()) }).await.unwrap();
     }

@@ -18,21 +18,12 @@ use crate::settings::{
 pub async fn control_plane(arguments: &ControlPlaneArguments) -> anyhow::Result<()> {
     let settings: ControlPlaneSettings =
         load(arguments.common.config.as_deref(), arguments.overrides())?;
-    let keys = settings.keys.ring(
-        settings.keys_file.as_deref(),
-        settings.signing_key.as_deref(),
-    )?;
+    let keys =
+        settings.keys.ring(settings.keys_file.as_deref(), settings.signing_key.as_deref())?;
     let credential = settings.cluster.credential()?;
-    let service = service(
-        ControlPlaneSettings::ROLE,
-        host_name(),
-        &settings.control_plane.region,
-    );
+    let service = service(ControlPlaneSettings::ROLE, host_name(), &settings.control_plane.region);
     let process = Process::start(&service, &settings.telemetry, settings.admin.listen).await?;
-    tracing::info!(
-        settings = show_in_line(&settings),
-        "effective configuration"
-    );
+    tracing::info!(settings = show_in_line(&settings), "effective configuration");
     let store = headwater_registry::open(&settings.registry)
         .await
         .context("the registry cannot be opened")?;
@@ -56,17 +47,12 @@ pub async fn control_plane(arguments: &ControlPlaneArguments) -> anyhow::Result<
 pub async fn gateway(arguments: &GatewayArguments) -> anyhow::Result<()> {
     let settings: GatewaySettings =
         load(arguments.common.config.as_deref(), arguments.overrides())?;
-    let keys = settings.keys.ring(
-        settings.keys_file.as_deref(),
-        settings.signing_key.as_deref(),
-    )?;
+    let keys =
+        settings.keys.ring(settings.keys_file.as_deref(), settings.signing_key.as_deref())?;
     let credential = settings.cluster.credential()?;
     let service = service(GatewaySettings::ROLE, host_name(), &settings.gateway.region);
     let process = Process::start(&service, &settings.telemetry, settings.admin.listen).await?;
-    tracing::info!(
-        settings = show_in_line(&settings),
-        "effective configuration"
-    );
+    tracing::info!(settings = show_in_line(&settings), "effective configuration");
     let dependencies = headwater_gateway::Dependencies {
         keys: Arc::new(keys),
         credential,
@@ -90,16 +76,9 @@ pub async fn media_node(arguments: &MediaNodeArguments) -> anyhow::Result<()> {
         "" => host_name(),
         node_id => node_id.to_owned(),
     };
-    let service = service(
-        MediaNodeSettings::ROLE,
-        instance,
-        &settings.media_node.region,
-    );
+    let service = service(MediaNodeSettings::ROLE, instance, &settings.media_node.region);
     let process = Process::start(&service, &settings.telemetry, settings.admin.listen).await?;
-    tracing::info!(
-        settings = show_in_line(&settings),
-        "effective configuration"
-    );
+    tracing::info!(settings = show_in_line(&settings), "effective configuration");
     let store = headwater_registry::open(&settings.registry)
         .await
         .context("the registry cannot be opened")?;

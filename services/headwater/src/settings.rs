@@ -32,9 +32,7 @@ pub struct Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
     }
 }
 
@@ -72,10 +70,8 @@ pub struct ControlPlaneSettings {
 
 impl Settings for ControlPlaneSettings {
     const ROLE: &'static str = "control-plane";
-    const DEFAULTS: &'static [(&'static str, &'static str)] = &[
-        ("control_plane.server.address", "0.0.0.0:7890"),
-        ("admin.listen", "0.0.0.0:7891"),
-    ];
+    const DEFAULTS: &'static [(&'static str, &'static str)] =
+        &[("control_plane.server.address", "0.0.0.0:7890"), ("admin.listen", "0.0.0.0:7891")];
 }
 
 /// Of `headwater gateway`.
@@ -128,10 +124,8 @@ pub struct MediaNodeSettings {
 
 impl Settings for MediaNodeSettings {
     const ROLE: &'static str = "media-node";
-    const DEFAULTS: &'static [(&'static str, &'static str)] = &[
-        ("media_node.listen", "0.0.0.0:7900"),
-        ("admin.listen", "0.0.0.0:7893"),
-    ];
+    const DEFAULTS: &'static [(&'static str, &'static str)] =
+        &[("media_node.listen", "0.0.0.0:7900"), ("admin.listen", "0.0.0.0:7893")];
 }
 
 /// Of `headwater dev`. The cluster's secret is made anew at each start.
@@ -186,9 +180,7 @@ pub fn key_pairs_of_file(path: &Path) -> anyhow::Result<KeyRing> {
         signing_key: Option<String>,
     }
     let found: Keys = load::extract_file(path)?;
-    found
-        .keys
-        .ring(found.keys_file.as_deref(), found.signing_key.as_deref())
+    found.keys.ring(found.keys_file.as_deref(), found.signing_key.as_deref())
 }
 
 /// Settings as TOML, without secrets.
@@ -209,10 +201,7 @@ pub fn show_in_line(settings: &impl Serialize) -> String {
 /// # Errors
 /// If the settings cannot be used.
 pub fn print(arguments: &ConfigArguments) -> anyhow::Result<()> {
-    let (file, overrides) = (
-        arguments.common.config.as_deref(),
-        arguments.common.overrides(),
-    );
+    let (file, overrides) = (arguments.common.config.as_deref(), arguments.common.overrides());
     let shown = match arguments.role {
         Role::Dev => show(&load::<DevSettings>(file, overrides)?)?,
         Role::ControlPlane => show(&load::<ControlPlaneSettings>(file, overrides)?)?,

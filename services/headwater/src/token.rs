@@ -22,10 +22,7 @@ pub const DEV_SECRET: &str = "secret";
 /// If the token would allow nothing, or there is no key pair to sign it.
 pub fn run(arguments: &TokenArguments) -> anyhow::Result<()> {
     let keys = key_ring(arguments)?;
-    let request = TokenRequest {
-        grants: grants(arguments)?,
-        ttl: arguments.ttl,
-    };
+    let request = TokenRequest { grants: grants(arguments)?, ttl: arguments.ttl };
     let token = keys.mint(&request, unix_seconds())?;
     output::say(&token);
     if let (Some(url), Some(room)) = (&arguments.url, &arguments.room) {
@@ -36,11 +33,7 @@ pub fn run(arguments: &TokenArguments) -> anyhow::Result<()> {
 
 /// The page's link by which the bearer of a token joins a room.
 pub fn join_link(gateway_url: &str, room: &str, token: &str) -> String {
-    format!(
-        "{}/room/{}?token={token}",
-        gateway_url.trim_end_matches('/'),
-        percent_encode(room)
-    )
+    format!("{}/room/{}?token={token}", gateway_url.trim_end_matches('/'), percent_encode(room))
 }
 
 fn key_ring(arguments: &TokenArguments) -> anyhow::Result<KeyRing> {
@@ -114,9 +107,6 @@ mod tests {
     #[test]
     fn a_link_holds_any_room() {
         let link = join_link("http://localhost:7880/", "a b/ü", "x.y.z");
-        assert_eq!(
-            link,
-            "http://localhost:7880/room/a%20b%2F%C3%BC?token=x.y.z"
-        );
+        assert_eq!(link, "http://localhost:7880/room/a%20b%2F%C3%BC?token=x.y.z");
     }
 }

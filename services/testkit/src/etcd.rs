@@ -37,11 +37,7 @@ pub struct EtcdOptions {
 
 impl Default for EtcdOptions {
     fn default() -> Self {
-        Self {
-            members: 1,
-            tls: false,
-            arguments: Vec::new(),
-        }
+        Self { members: 1, tls: false, arguments: Vec::new() }
     }
 }
 
@@ -73,9 +69,7 @@ pub fn binary() -> anyhow::Result<PathBuf> {
         Some(file) => Some(PathBuf::from(file)).filter(|file| file.is_file()),
         None => {
             let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path)
-                .map(|folder| folder.join("etcd"))
-                .find(|f| f.is_file())
+            std::env::split_paths(&path).map(|folder| folder.join("etcd")).find(|f| f.is_file())
         }
     };
     found.context(
@@ -90,10 +84,7 @@ impl EtcdCluster {
     /// # Errors
     /// If etcd is not installed or does not start.
     pub fn start(members: usize) -> anyhow::Result<Self> {
-        Self::start_with(&EtcdOptions {
-            members,
-            ..EtcdOptions::default()
-        })
+        Self::start_with(&EtcdOptions { members, ..EtcdOptions::default() })
     }
 
     /// Starts a cluster and waits until it answers.
@@ -118,10 +109,8 @@ impl EtcdCluster {
 
     fn prepare(options: &EtcdOptions) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix("headwater-etcd-")?;
-        let certificates = options
-            .tls
-            .then(|| Certificates::generate(folder.path()))
-            .transpose()?;
+        let certificates =
+            options.tls.then(|| Certificates::generate(folder.path())).transpose()?;
         let ports: Vec<[u16; 3]> = (0..options.members).map(|_| free_ports()).collect();
         let peers: Vec<String> = ports
             .iter()
@@ -142,15 +131,9 @@ impl EtcdCluster {
                 ("--listen-peer-urls", peer_url.clone()),
                 ("--initial-advertise-peer-urls", peer_url),
                 ("--initial-cluster", peers.join(",")),
-                (
-                    "--initial-cluster-token",
-                    format!("test-{}", folder.path().display()),
-                ),
+                ("--initial-cluster-token", format!("test-{}", folder.path().display())),
                 ("--initial-cluster-state", "new".to_owned()),
-                (
-                    "--listen-metrics-urls",
-                    format!("http://127.0.0.1:{metrics}"),
-                ),
+                ("--listen-metrics-urls", format!("http://127.0.0.1:{metrics}")),
                 ("--logger", "zap".to_owned()),
                 ("--log-level", "warn".to_owned()),
             ]
@@ -169,21 +152,13 @@ impl EtcdCluster {
                 child: None,
             });
         }
-        Ok(Self {
-            members,
-            certificates,
-            guard: Guard::start()?,
-            folder,
-        })
+        Ok(Self { members, certificates, guard: Guard::start()?, folder })
     }
 
     /// Client URLs of all members.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
-        self.members
-            .iter()
-            .map(|member| member.client_url.clone())
-            .collect()
+        self.members.iter().map(|member| member.client_url.clone()).collect()
     }
 
     /// The certificates, if it was started with TLS.
@@ -303,16 +278,9 @@ impl EtcdCluster {
     fn spawn(&mut self, index: usize) -> anyhow::Result<()> {
         let binary = binary()?;
         let member = &mut self.members[index];
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&member.log)?;
+        let log = File::options().create(true).append(true).open(&member.log)?;
         let mut command = Command::new(&binary);
-        command
-            .args(&member.arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.args(&member.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ETCD_") {
                 command.env_remove(name);
@@ -322,9 +290,7 @@ impl EtcdCluster {
             // Versions before 3.5 want to be told that this is meant.
             command.env("ETCD_UNSUPPORTED_ARCH", "arm64");
         }
-        let started = command
-            .spawn()
-            .with_context(|| format!("start {}", binary.display()))?;
+        let started = command.spawn().with_context(|| format!("start {}", binary.display()))?;
         member.child = Some(started);
         self.guard_members()
     }
@@ -379,11 +345,7 @@ impl Drop for EtcdCluster {
 
 impl Member {
     fn pid(&self) -> anyhow::Result<u32> {
-        Ok(self
-            .child
-            .as_ref()
-            .context("this member of etcd does not run")?
-            .id())
+        Ok(self.child.as_ref().context("this member of etcd does not run")?.id())
     }
 
     fn kill(&mut self) -> anyhow::Result<()> {

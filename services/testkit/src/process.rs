@@ -25,10 +25,7 @@ pub fn binary() -> anyhow::Result<PathBuf> {
             .join("headwater"),
     };
     if !file.is_file() {
-        bail!(
-            "{} is not there; cargo xtask test builds it",
-            file.display()
-        );
+        bail!("{} is not there; cargo xtask test builds it", file.display());
     }
     Ok(file)
 }
@@ -66,11 +63,7 @@ impl Process {
             .stderr(out)
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log,
-        })
+        Ok(Self { name: name.to_owned(), child, log })
     }
 
     /// The process id.
@@ -93,11 +86,7 @@ impl Process {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!(
-                    "{} is not ready after 30 s:\n{}",
-                    self.name,
-                    self.log_tail()
-                );
+                bail!("{} is not ready after 30 s:\n{}", self.name, self.log_tail());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -125,11 +114,7 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                bail!(
-                    "{} did not stop within {limit:?}:\n{}",
-                    self.name,
-                    self.log_tail()
-                );
+                bail!("{} did not stop within {limit:?}:\n{}", self.name, self.log_tail());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -146,15 +131,8 @@ impl Process {
     /// If the process is gone.
     pub fn resident_kib(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .context("no VmRSS")?;
-        line.split_whitespace()
-            .nth(1)
-            .context("no number in VmRSS")?
-            .parse()
-            .context("VmRSS")
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+        line.split_whitespace().nth(1).context("no number in VmRSS")?.parse().context("VmRSS")
     }
 
     /// Open file descriptors.
@@ -171,18 +149,10 @@ impl Process {
     /// If the process is gone.
     pub fn cpu_ticks(&self) -> anyhow::Result<u64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let field = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|text| text.parse::<u64>().ok())
-                .unwrap_or(0)
-        };
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let field =
+            |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         Ok(field(11) + field(12))
     }
 
@@ -211,10 +181,7 @@ impl Drop for Process {
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "a failing test shows the end of each log"
-)]
+#[expect(clippy::print_stderr, reason = "a failing test shows the end of each log")]
 fn eprint_log(name: &str, tail: &str) {
     eprintln!("--- {name}\n{tail}\n---");
 }
@@ -224,10 +191,7 @@ fn eprint_log(name: &str, tail: &str) {
 /// # Errors
 /// If there is no such process.
 pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
-    let status = Command::new("kill")
-        .arg(format!("-{name}"))
-        .arg(pid.to_string())
-        .status()?;
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status()?;
     if !status.success() {
         bail!("kill -{name} {pid}: {status}");
     }
@@ -245,15 +209,8 @@ pub fn http_get(port: u16, path: &str) -> anyhow::Result<(u16, String)> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
-    let status = answer
-        .split_whitespace()
-        .nth(1)
-        .context("no status line")?
-        .parse()?;
-    let body = answer
-        .split_once("\r\n\r\n")
-        .map_or("", |(_, body)| body)
-        .to_owned();
+    let status = answer.split_whitespace().nth(1).context("no status line")?.parse()?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
     Ok((status, body))
 }
 

@@ -20,10 +20,8 @@ pub struct Target {
 }
 
 fn scripts() -> anyhow::Result<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("no services folder")?
-        .join("e2e");
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no services folder")?.join("e2e");
     if !folder.join("node_modules").is_dir() {
         bail!("the node packages are not installed; cargo xtask test does it");
     }

@@ -25,28 +25,17 @@ impl Fuzz {
         if !is_installed("cargo-fuzz") {
             bail!("cargo-fuzz is missing: cargo install cargo-fuzz --locked");
         }
-        let targets = if self.targets.is_empty() {
-            list(root)?
-        } else {
-            self.targets
-        };
+        let targets = if self.targets.is_empty() { list(root)? } else { self.targets };
         let mut failed = Vec::new();
         println!("| target | executions | result |\n|---|---|---|");
         for target in targets {
             let (executions, clean) = fuzz(root, &target, self.seconds)?;
-            println!(
-                "| {target} | {executions} | {} |",
-                if clean { "clean" } else { "CRASH" }
-            );
+            println!("| {target} | {executions} | {} |", if clean { "clean" } else { "CRASH" });
             if !clean {
                 failed.push(target);
             }
         }
-        if failed.is_empty() {
-            Ok(())
-        } else {
-            bail!("crashes in: {}", failed.join(", "))
-        }
+        if failed.is_empty() { Ok(()) } else { bail!("crashes in: {}", failed.join(", ")) }
     }
 }
 
@@ -54,20 +43,13 @@ fn cargo_fuzz(root: &Path, verb: &str) -> Command {
     let mut command = Command::new("cargo");
     // The workspace's cargo sets these for us; the nightly one must find its own.
     command.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO");
-    command
-        .args(["+nightly", "fuzz", verb, "--fuzz-dir", "services/fuzz"])
-        .current_dir(root);
+    command.args(["+nightly", "fuzz", verb, "--fuzz-dir", "services/fuzz"]).current_dir(root);
     command
 }
 
 fn list(root: &Path) -> anyhow::Result<Vec<String>> {
-    let output = cargo_fuzz(root, "list")
-        .output()
-        .context("cargo fuzz list")?;
-    Ok(String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(str::to_owned)
-        .collect())
+    let output = cargo_fuzz(root, "list").output().context("cargo fuzz list")?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }
 
 /// Runs one target; answers with the executions it made and whether it stayed clean.
@@ -78,10 +60,7 @@ fn fuzz(root: &Path, target: &str, seconds: u64) -> anyhow::Result<(u64, bool)> 
         .arg("--")
         .arg(format!("-max_total_time={seconds}"))
         .args(["-rss_limit_mb=4096", "-print_final_stats=1"]);
-    let mut child = command
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cargo fuzz run")?;
+    let mut child = command.stderr(Stdio::piped()).spawn().context("cargo fuzz run")?;
     let mut executions = 0;
     let mut tail = std::collections::VecDeque::new();
     if let Some(stderr) = child.stderr.take() {

@@ -1,11 +1,7 @@
 //! `cargo xtask`: the project's own automation. Every command first puts protoc
 //! where `.cargo/config.toml` says it is, then does one thing.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a tool for the terminal"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
 
 mod check;
 mod dev;

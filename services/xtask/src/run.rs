@@ -9,9 +9,7 @@ use anyhow::{Context, bail};
 /// The folder of the workspace.
 pub fn workspace_root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors()
-        .nth(2)
-        .map_or_else(|| here.to_path_buf(), Path::to_path_buf)
+    here.ancestors().nth(2).map_or_else(|| here.to_path_buf(), Path::to_path_buf)
 }
 
 /// Runs a command, showing its output; an error names the step and the exit code.
@@ -43,7 +41,5 @@ pub fn is_installed(program: &str) -> bool {
 /// Where a program is on the PATH.
 pub fn find_program(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }

@@ -40,14 +40,7 @@ fn unit_tests(root: &Path) -> anyhow::Result<()> {
     if is_installed("cargo-nextest") {
         tests.args(["nextest", "run", "--locked", "--no-fail-fast"]);
     } else {
-        tests.args([
-            "test",
-            "--locked",
-            "--no-fail-fast",
-            "--lib",
-            "--bins",
-            "--tests",
-        ]);
+        tests.args(["test", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests"]);
     }
     step(
         "unit, property and adapter tests",

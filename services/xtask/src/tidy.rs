@@ -17,11 +17,7 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
     }
     for file in &files {
         let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        let name = file
-            .strip_prefix(root)
-            .unwrap_or(file)
-            .display()
-            .to_string();
+        let name = file.strip_prefix(root).unwrap_or(file).display().to_string();
         wrong.extend(problems(&name, &text));
     }
     if wrong.is_empty() {
@@ -37,10 +33,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     };
     for entry in entries {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() {
             if !["node_modules", "target", "dist", "corpus", "artifacts"].contains(&name) {
                 collect(&path, files)?;
@@ -62,9 +55,7 @@ fn problems(name: &str, text: &str) -> Vec<String> {
         wrong.push(format!("{name}: {lines} lines, more than {LINES_MAX}"));
     }
     let is_rust = name.ends_with(".rs");
-    let opens_well = text
-        .lines()
-        .find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
+    let opens_well = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
     if is_rust && !opens_well.is_some_and(|line| line.starts_with("//!")) {
         wrong.push(format!("{name}: does not open with `//!`"));
     }
@@ -82,10 +73,7 @@ mod tests {
     #[test]
     fn a_long_or_headless_file_is_found() {
         assert_eq!(problems("a.rs", "fn main() {}\n").len(), 1);
-        assert_eq!(
-            problems("a.rs", &format!("//! A.\n{}", "\n".repeat(700))).len(),
-            1
-        );
+        assert_eq!(problems("a.rs", &format!("//! A.\n{}", "\n".repeat(700))).len(), 1);
         assert!(problems("a.rs", "//! A.\n").is_empty());
         assert!(problems("a.ts", "export {}\n").is_empty());
     }

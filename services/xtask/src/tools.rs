@@ -50,16 +50,8 @@ struct Package {
 }
 
 const PACKAGES: [Package; 2] = [
-    Package {
-        program: "etcd",
-        package: "etcd-server",
-        variable: "HEADWATER_ETCD",
-    },
-    Package {
-        program: "chromium",
-        package: "chromium",
-        variable: "HEADWATER_CHROMIUM",
-    },
+    Package { program: "etcd", package: "etcd-server", variable: "HEADWATER_ETCD" },
+    Package { program: "chromium", package: "chromium", variable: "HEADWATER_CHROMIUM" },
 ];
 
 /// Installs etcd, Chromium and the node packages, and builds the page.
@@ -83,17 +75,12 @@ fn install_packages(missing: &[&Package]) -> anyhow::Result<()> {
             .iter()
             .map(|entry| format!("{} (or set {})", entry.program, entry.variable))
             .collect();
-        bail!(
-            "the tests need {}; install them by hand on this system",
-            how.join(", ")
-        );
+        bail!("the tests need {}; install them by hand on this system", how.join(", "));
     }
     step("apt-get update", apt_get().args(["update", "-q"]))?;
     step(
         "install what the tests run",
-        apt_get()
-            .args(["install", "-q", "-y", "--no-install-recommends"])
-            .args(names),
+        apt_get().args(["install", "-q", "-y", "--no-install-recommends"]).args(names),
     )
 }
 
@@ -131,13 +118,9 @@ fn npm_install(root: &Path, folder: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut npm = Command::new("npm");
-    npm.args(["ci", "--no-audit", "--no-fund"])
-        .current_dir(&folder);
+    npm.args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder);
     step(
-        &format!(
-            "npm ci in {}",
-            folder.strip_prefix(root).unwrap_or(&folder).display()
-        ),
+        &format!("npm ci in {}", folder.strip_prefix(root).unwrap_or(&folder).display()),
         &mut npm,
     )?;
     std::fs::write(&stamp, wanted)?;
@@ -157,18 +140,11 @@ pub fn build_page(root: &Path) -> anyhow::Result<()> {
     npm_install(root, "services/gateway/web")?;
     let (sources, built) = page_folders(root);
     let index = built.join("index.html");
-    let built_at = std::fs::metadata(&index)
-        .and_then(|meta| meta.modified())
-        .ok();
+    let built_at = std::fs::metadata(&index).and_then(|meta| meta.modified()).ok();
     if built_at.is_some_and(|built_at| !any_newer(&sources, built_at)) {
         return Ok(());
     }
-    step(
-        "build the page",
-        Command::new("npm")
-            .args(["run", "build"])
-            .current_dir(&sources),
-    )
+    step("build the page", Command::new("npm").args(["run", "build"]).current_dir(&sources))
 }
 
 fn any_newer(folder: &Path, than: std::time::SystemTime) -> bool {
@@ -184,9 +160,6 @@ fn any_newer(folder: &Path, than: std::time::SystemTime) -> bool {
         if path.is_dir() {
             return any_newer(&path, than);
         }
-        entry
-            .metadata()
-            .and_then(|meta| meta.modified())
-            .map_or(true, |time| time > than)
+        entry.metadata().and_then(|meta| meta.modified()).map_or(true, |time| time > than)
     })
 }

@@ -167,13 +167,7 @@ pub fn decide(facts: &JoinFacts) -> Decision {
         );
     };
     let Some(carrier) = &room.carrier else {
-        return when_fresh(
-            facts,
-            Decision::WritePlan {
-                replaces: room.epoch,
-                without: None,
-            },
-        );
+        return when_fresh(facts, Decision::WritePlan { replaces: room.epoch, without: None });
     };
     if let Some(step) = step_away_from(facts, room, carrier) {
         return step;
@@ -205,16 +199,10 @@ fn step_away_from(facts: &JoinFacts, room: &RoomFacts, carrier: &Carrier) -> Opt
         Some(when_fresh(facts, step))
     };
     if !carrier.shard_exists {
-        let step = Decision::WritePlan {
-            replaces: room.epoch,
-            without: None,
-        };
+        let step = Decision::WritePlan { replaces: room.epoch, without: None };
         return Some(when_fresh(facts, step));
     }
-    let blamed = facts
-        .failed
-        .as_ref()
-        .filter(|failed| failed.node == carrier.planned.node);
+    let blamed = facts.failed.as_ref().filter(|failed| failed.node == carrier.planned.node);
     let Some(failed) = blamed else {
         // Nobody has tried it. While the breaker is open a node that seems gone
         // may only be out of our sight: let the gateway try, and be the witness.
@@ -251,9 +239,7 @@ fn refusal(facts: &JoinFacts, room: &RoomFacts, carrier: &Carrier) -> Option<Dec
             None | Some(_) => Some(Decision::Answer(Admission::RoomFull)),
         };
     }
-    carrier
-        .full
-        .then_some(Decision::Answer(Admission::Wait(WaitReason::NodeFull)))
+    carrier.full.then_some(Decision::Answer(Admission::Wait(WaitReason::NodeFull)))
 }
 
 #[cfg(test)]

@@ -134,11 +134,7 @@ impl AgentLedger {
                 }
                 Some(_) | None => (told.epoch, end_reason(told, view.reports.get(id))),
             };
-            orders.push(Order::Release {
-                room: id.clone(),
-                epoch,
-                reason,
-            });
+            orders.push(Order::Release { room: id.clone(), epoch, reason });
             false
         });
     }
@@ -154,8 +150,7 @@ impl AgentLedger {
         orders: &mut Vec<Order>,
     ) {
         let told = &self.told;
-        self.strangers
-            .retain(|id, _| view.reports.contains_key(id) && !told.contains_key(id));
+        self.strangers.retain(|id, _| view.reports.contains_key(id) && !told.contains_key(id));
         for (id, report) in &view.reports {
             if self.told.contains_key(id) {
                 continue;
@@ -163,15 +158,12 @@ impl AgentLedger {
             let Some(order) = order_for_stranger(id, report, intended.rooms().get(id), node) else {
                 continue;
             };
-            let stranger = self.strangers.entry(id.clone()).or_insert(Stranger {
-                since: now,
-                ordered: None,
-            });
+            let stranger =
+                self.strangers.entry(id.clone()).or_insert(Stranger { since: now, ordered: None });
             let certain = matches!(order, Order::Release { .. });
             let ripe = certain || now.saturating_duration_since(stranger.since) >= STRANGER_AFTER;
-            let due = stranger
-                .ordered
-                .is_none_or(|at| now.saturating_duration_since(at) >= REPEAT_AFTER);
+            let due =
+                stranger.ordered.is_none_or(|at| now.saturating_duration_since(at) >= REPEAT_AFTER);
             if ripe && due {
                 stranger.ordered = Some(now);
                 orders.push(order);
@@ -210,10 +202,7 @@ impl AgentLedger {
                 at: now,
             };
             self.told.insert(id.clone(), told);
-            orders.push(Order::Assign {
-                room: id.clone(),
-                shard,
-            });
+            orders.push(Order::Assign { room: id.clone(), shard });
         }
     }
 
@@ -227,9 +216,7 @@ impl AgentLedger {
 }
 
 fn names(room: &IntendedRoom, node: &NodeId) -> bool {
-    room.plan
-        .as_ref()
-        .is_some_and(|plan| plan.shard_of(node).is_some())
+    room.plan.as_ref().is_some_and(|plan| plan.shard_of(node).is_some())
 }
 
 /// Whether a room that is gone stood empty, or was taken from its participants.
@@ -246,22 +233,13 @@ fn order_for_stranger(
     room: Option<&IntendedRoom>,
     node: &NodeId,
 ) -> Option<Order> {
-    let release = |epoch, reason| {
-        Some(Order::Release {
-            room: id.clone(),
-            epoch,
-            reason,
-        })
-    };
+    let release = |epoch, reason| Some(Order::Release { room: id.clone(), epoch, reason });
     let known = room.filter(|room| room.epoch() >= report.epoch);
     let Some(room) = known else {
         // Unknown, or carried at an epoch that we have not heard of: our view
         // may be behind, so only the registry itself can tell.
-        let reason = if report.participants == 0 {
-            ReleaseReason::Closed
-        } else {
-            ReleaseReason::Deleted
-        };
+        let reason =
+            if report.participants == 0 { ReleaseReason::Closed } else { ReleaseReason::Deleted };
         return Some(Order::Verify {
             room: id.clone(),
             uid: report.uid.clone(),
@@ -273,11 +251,7 @@ fn order_for_stranger(
         // An older incarnation; its participants must not slip into the new one.
         return release(report.epoch, ReleaseReason::Deleted);
     }
-    if names(room, node) {
-        None
-    } else {
-        release(room.epoch(), ReleaseReason::PlanStale)
-    }
+    if names(room, node) { None } else { release(room.epoch(), ReleaseReason::PlanStale) }
 }
 
 #[cfg(test)]

@@ -51,11 +51,14 @@ impl Census {
     /// An empty census.
     #[must_use]
     pub fn new(config: CensusConfig) -> Self {
-        Self {
-            config,
-            present: BTreeSet::new(),
-            missing: BTreeMap::new(),
-        }
+        Self { config, present: BTreeSet::new(), missing: BTreeMap::new() }
+    }
+
+    /// Takes in that a node is there, between two counts: a replica that has
+    /// met a node need not wait as for one that it never saw.
+    pub fn handle_met(&mut self, node: &NodeId) {
+        self.missing.remove(node);
+        self.present.insert(node.clone());
     }
 
     /// Takes in who is there now (`present`: registered or answering) and whom
@@ -68,19 +71,10 @@ impl Census {
         named: &BTreeSet<NodeId>,
     ) {
         for node in self.present.difference(&present) {
-            self.missing.insert(
-                node.clone(),
-                Missing {
-                    since: now,
-                    seen_before: true,
-                },
-            );
+            self.missing.insert(node.clone(), Missing { since: now, seen_before: true });
         }
         for node in named.difference(&present) {
-            self.missing.entry(node.clone()).or_insert(Missing {
-                since: now,
-                seen_before: false,
-            });
+            self.missing.entry(node.clone()).or_insert(Missing { since: now, seen_before: false });
         }
         let window = self.config.breaker_window;
         self.missing.retain(|node, missing| {
@@ -120,15 +114,9 @@ impl Census {
             .count();
         let known = self.present.len() + self.missing.len();
         // Counts of nodes are far below 2^52, so the conversion is exact.
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a cluster has far fewer than 2^52 nodes"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "a cluster has far fewer than 2^52 nodes")]
         let allowed = (known as f64 * self.config.breaker_share).max(1.0);
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a cluster has far fewer than 2^52 nodes"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "a cluster has far fewer than 2^52 nodes")]
         let recent = recent as f64;
         recent > allowed
     }
@@ -155,9 +143,7 @@ mod tests {
     use super::*;
 
     fn nodes(range: std::ops::Range<u32>) -> BTreeSet<NodeId> {
-        range
-            .map(|i| NodeId::new(format!("n{i:03}")).unwrap())
-            .collect()
+        range.map(|i| NodeId::new(format!("n{i:03}")).unwrap()).collect()
     }
 
     #[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]
@@ -208,6 +194,16 @@ mod tests {
         census.handle_count(start, nodes(0..5), &nodes(0..6));
         assert!(census.gone(start + 9 * SECOND).is_empty());
         assert_eq!(census.gone(start + 10 * SECOND), nodes(5..6));
+    }
+
+    #[test]
+    fn a_node_met_between_two_counts_was_seen() {
+        let start = origin();
+        let mut census = Census::new(CensusConfig::default());
+        census.handle_count(start, nodes(0..1), &nodes(0..1));
+        census.handle_met(&NodeId::new("n001").unwrap());
+        census.handle_count(start + SECOND, nodes(0..1), &nodes(0..2));
+        assert_eq!(census.gone(start + 3 * SECOND), nodes(1..2));
     }
 
     #[test]

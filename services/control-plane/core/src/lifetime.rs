@@ -16,11 +16,7 @@ pub fn is_over(spec: &RoomSpec, epoch: Epoch, report: &RoomReport) -> bool {
     if !current || report.participants > 0 {
         return false;
     }
-    let allowed = if report.ever_joined {
-        spec.departure_timeout
-    } else {
-        spec.empty_timeout
-    };
+    let allowed = if report.ever_joined { spec.departure_timeout } else { spec.empty_timeout };
     // A report of zero means that somebody uncounted may be there.
     !report.empty_for.is_zero() && report.empty_for >= allowed
 }
@@ -70,32 +66,17 @@ mod tests {
 
     #[test]
     fn an_occupied_room_never_ends() {
-        let occupied = RoomReport {
-            participants: 1,
-            ..report(1000, true)
-        };
+        let occupied = RoomReport { participants: 1, ..report(1000, true) };
         assert!(!is_over(&spec(), EPOCH, &occupied));
-        let uncounted = RoomReport {
-            empty_for: Duration::ZERO,
-            ..report(0, true)
-        };
-        let no_wait = RoomSpec {
-            departure_timeout: Duration::ZERO,
-            ..spec()
-        };
+        let uncounted = RoomReport { empty_for: Duration::ZERO, ..report(0, true) };
+        let no_wait = RoomSpec { departure_timeout: Duration::ZERO, ..spec() };
         assert!(!is_over(&no_wait, EPOCH, &uncounted));
     }
 
     #[test]
     fn a_report_of_another_epoch_or_incarnation_ends_nothing() {
-        let old_epoch = RoomReport {
-            epoch: Epoch(2),
-            ..report(1000, true)
-        };
-        let other_uid = RoomReport {
-            uid: RoomUid::from_raw("RM_2"),
-            ..report(1000, true)
-        };
+        let old_epoch = RoomReport { epoch: Epoch(2), ..report(1000, true) };
+        let other_uid = RoomReport { uid: RoomUid::from_raw("RM_2"), ..report(1000, true) };
         assert!(!is_over(&spec(), EPOCH, &old_epoch));
         assert!(!is_over(&spec(), EPOCH, &other_uid));
     }

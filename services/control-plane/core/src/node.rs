@@ -153,9 +153,7 @@ impl NodeView {
     /// Participants it is believed to have: those it reported and those sent since.
     #[must_use]
     pub fn participants(&self) -> u32 {
-        self.load
-            .map_or(0, |load| load.participants)
-            .saturating_add(self.granted)
+        self.load.map_or(0, |load| load.participants).saturating_add(self.granted)
     }
 
     /// Whether it has a slot for one more participant, as far as is known here.
@@ -194,10 +192,7 @@ impl NodeView {
     /// Takes in what the node reported. What was sent to it before is in the
     /// report now, save for the few joins that were under way.
     pub fn handle_report(&mut self, load: NodeLoad, reports: BTreeMap<RoomId, RoomReport>) {
-        let occupied = reports
-            .values()
-            .filter(|room| room.participants > 0)
-            .count();
+        let occupied = reports.values().filter(|room| room.participants > 0).count();
         self.occupied = u32::try_from(occupied).unwrap_or(u32::MAX);
         self.load = Some(load);
         self.reports = reports;
@@ -227,32 +222,19 @@ mod tests {
 
     #[test]
     fn a_node_is_gone_only_without_record_and_without_stream() {
-        let standing = |registered, agent| {
-            NodeView {
-                registered,
-                agent,
-                ..NodeView::default()
-            }
-            .standing()
-        };
+        let standing =
+            |registered, agent| NodeView { registered, agent, ..NodeView::default() }.standing();
         assert_eq!(standing(true, AgentState::Connected), Standing::Serving);
         assert_eq!(standing(true, AgentState::Connecting), Standing::Serving);
         assert_eq!(standing(true, AgentState::Lost), Standing::Unreachable);
-        assert_eq!(
-            standing(false, AgentState::Connected),
-            Standing::Unregistered
-        );
+        assert_eq!(standing(false, AgentState::Connected), Standing::Unregistered);
         assert_eq!(standing(false, AgentState::Lost), Standing::Gone);
         assert_eq!(standing(false, AgentState::Connecting), Standing::Gone);
     }
 
     #[test]
     fn utilisation_counts_what_the_measurement_cannot_show_yet() {
-        let mut node = NodeView {
-            registered: true,
-            shards: 2,
-            ..NodeView::default()
-        };
+        let mut node = NodeView { registered: true, shards: 2, ..NodeView::default() };
         let idle = node.utilisation();
         node.add_planned(ShardIndex(0));
         let with_room = node.utilisation();
@@ -269,10 +251,7 @@ mod tests {
     fn a_slot_counter_limits_as_well_as_work_does() {
         let node = NodeView {
             participant_capacity: 10,
-            load: Some(NodeLoad {
-                participants: 8,
-                ..NodeLoad::default()
-            }),
+            load: Some(NodeLoad { participants: 8, ..NodeLoad::default() }),
             granted: 2,
             ..NodeView::default()
         };

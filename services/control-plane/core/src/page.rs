@@ -37,10 +37,7 @@ pub fn encode(list: &str, last_key: &str) -> String {
     bytes.extend_from_slice(last_key.as_bytes());
     let check = fnv1a(&bytes).to_be_bytes();
     bytes.extend_from_slice(&check);
-    bytes
-        .iter()
-        .flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 15)])
-        .collect()
+    bytes.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 15)]).collect()
 }
 
 /// The key behind which the page begins.
@@ -49,16 +46,12 @@ pub fn encode(list: &str, last_key: &str) -> String {
 /// If the token was not made by [`encode`], or was made for another `list`.
 pub fn decode(list: &str, token: &str) -> Result<String, PageTokenError> {
     let bytes = from_hex(token).ok_or(PageTokenError::Malformed)?;
-    let (body, check) = bytes
-        .split_last_chunk::<8>()
-        .ok_or(PageTokenError::Malformed)?;
+    let (body, check) = bytes.split_last_chunk::<8>().ok_or(PageTokenError::Malformed)?;
     if u64::from_be_bytes(*check) != fnv1a(body) {
         return Err(PageTokenError::Malformed);
     }
     let (version, rest) = body.split_first().ok_or(PageTokenError::Malformed)?;
-    let (bound_to, key) = rest
-        .split_first_chunk::<8>()
-        .ok_or(PageTokenError::Malformed)?;
+    let (bound_to, key) = rest.split_first_chunk::<8>().ok_or(PageTokenError::Malformed)?;
     if *version != VERSION {
         return Err(PageTokenError::Malformed);
     }
@@ -101,18 +94,12 @@ pub fn cut<K: AsRef<str>, T>(
         weight = weight.saturating_add(own_weight);
         let full = items.len() >= limits.items || weight > limits.weight;
         if let Some(last_key) = last_key.as_ref().filter(|_| full) {
-            return Page {
-                items,
-                next_page_token: encode(list, last_key.as_ref()),
-            };
+            return Page { items, next_page_token: encode(list, last_key.as_ref()) };
         }
         items.push(item);
         last_key = Some(key);
     }
-    Page {
-        items,
-        next_page_token: String::new(),
-    }
+    Page { items, next_page_token: String::new() }
 }
 
 /// FNV-1a, 64 bits: tells accidents apart, not attacks. A forged token can only
@@ -128,20 +115,13 @@ fn hex_digit(nibble: u8) -> char {
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text
-        .chars()
-        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-        .collect();
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     let digits = digits?;
     if digits.len() % 2 != 0 {
         return None;
     }
-    Some(
-        digits
-            .chunks_exact(2)
-            .map(|pair| (pair[0] << 4) | pair[1])
-            .collect(),
-    )
+    Some(digits.chunks_exact(2).map(|pair| (pair[0] << 4) | pair[1]).collect())
 }
 
 #[cfg(test)]

@@ -72,16 +72,9 @@ pub fn choose(
             node.standing() == Standing::Serving && node.shards > 0 && !wish.without.contains(*id)
         })
         .collect();
-    let answering: Vec<_> = serving
-        .iter()
-        .copied()
-        .filter(|(_, node)| node.agent == AgentState::Connected)
-        .collect();
-    let eligible = if answering.is_empty() {
-        serving
-    } else {
-        answering
-    };
+    let answering: Vec<_> =
+        serving.iter().copied().filter(|(_, node)| node.agent == AgentState::Connected).collect();
+    let eligible = if answering.is_empty() { serving } else { answering };
     if eligible.is_empty() {
         return Err(NoPlace::NoNode);
     }
@@ -90,10 +83,7 @@ pub fn choose(
     let group = best_group(&eligible, wish).ok_or(NoPlace::AllFull)?;
     let (first, second) = draw_two(group.len(), &mut random);
     let winner = better(group[first], group[second], wish);
-    Ok(Choice {
-        node: winner.0.clone(),
-        shard: choose_shard(winner.1, &mut random),
-    })
+    Ok(Choice { node: winner.0.clone(), shard: choose_shard(winner.1, &mut random) })
 }
 
 type Candidate<'a> = (&'a NodeId, &'a NodeView);
@@ -159,12 +149,8 @@ fn zone_rank(node: &NodeView, wish: &Wish) -> u8 {
 fn choose_shard(node: &NodeView, random: &mut Random) -> ShardIndex {
     let rooms = |shard: u16| node.planned.get(&ShardIndex(shard)).copied().unwrap_or(0);
     let fewest = (0..node.shards).map(rooms).min().unwrap_or(0);
-    let equals: Vec<u16> = (0..node.shards)
-        .filter(|shard| rooms(*shard) == fewest)
-        .collect();
-    equals
-        .get(random.below(equals.len()))
-        .map_or(ShardIndex(0), |shard| ShardIndex(*shard))
+    let equals: Vec<u16> = (0..node.shards).filter(|shard| rooms(*shard) == fewest).collect();
+    equals.get(random.below(equals.len())).map_or(ShardIndex(0), |shard| ShardIndex(*shard))
 }
 
 /// Splitmix64: enough to spread choices, and the same on every machine.

@@ -130,10 +130,7 @@ impl Pass<'_> {
             return;
         }
         if report.is_some_and(|report| lifetime::is_over(&room.spec, room.epoch(), report)) {
-            let action = Action::EndRoom {
-                room: id.clone(),
-                node: home.node.clone(),
-            };
+            let action = Action::EndRoom { room: id.clone(), node: home.node.clone() };
             self.planned.actions.push(action);
         }
     }
@@ -152,18 +149,13 @@ impl Pass<'_> {
         if wish.region.is_empty() {
             self.context.region.clone_into(&mut wish.region);
         }
-        let nodes = self
-            .nodes
-            .get_or_insert_with(|| self.observed.nodes.clone());
+        let nodes = self.nodes.get_or_insert_with(|| self.observed.nodes.clone());
         match choose(nodes, &wish, self.random.next()) {
             Ok(choice) => {
                 if let Some(node) = nodes.get_mut(&choice.node) {
                     node.add_planned(choice.shard);
                 }
-                let home = PlannedShard {
-                    node: choice.node,
-                    shard: choice.shard,
-                };
+                let home = PlannedShard { node: choice.node, shard: choice.shard };
                 self.write(id, room, home);
             }
             Err(NoPlace::NoNode | NoPlace::AllFull) => self.planned.unplaceable += 1,
@@ -176,10 +168,7 @@ impl Pass<'_> {
             epoch: self.epoch_after(id, room),
             shards: vec![home],
         };
-        self.planned.actions.push(Action::WritePlan {
-            room: id.clone(),
-            plan,
-        });
+        self.planned.actions.push(Action::WritePlan { room: id.clone(), plan });
     }
 
     fn epoch_after(&self, id: &RoomId, room: &IntendedRoom) -> Epoch {

@@ -63,14 +63,7 @@ impl ReplayCache {
     #[must_use]
     pub fn new(max: usize, bytes_max: usize, keep: Duration) -> Self {
         let (answers, by_age) = (BTreeMap::new(), VecDeque::new());
-        Self {
-            answers,
-            by_age,
-            bytes: 0,
-            max,
-            bytes_max,
-            keep,
-        }
+        Self { answers, by_age, bytes: 0, max, bytes_max, keep }
     }
 
     /// Looks a request up. `body` is the request as bytes, without its id.
@@ -99,13 +92,7 @@ impl ReplayCache {
         self.bytes += answer.len();
         self.by_age.push_back((now, key.clone()));
         let fingerprint = crate::page::fnv1a(body);
-        self.answers.insert(
-            key,
-            Remembered {
-                fingerprint,
-                answer,
-            },
-        );
+        self.answers.insert(key, Remembered { fingerprint, answer });
     }
 
     /// Forgets what is too old.
@@ -132,10 +119,7 @@ impl ReplayCache {
 
     /// Both collections hold the same keys, so this frees something or both are empty.
     fn forget_oldest(&mut self) {
-        let oldest = self
-            .by_age
-            .pop_front()
-            .and_then(|(_, key)| self.answers.remove(&key));
+        let oldest = self.by_age.pop_front().and_then(|(_, key)| self.answers.remove(&key));
         self.bytes -= oldest.map_or(0, |known| known.answer.len());
     }
 }
@@ -152,11 +136,7 @@ mod tests {
     }
 
     fn key(caller: &str, request_id: &str) -> ReplayKey {
-        ReplayKey {
-            caller: caller.into(),
-            method: "CreateRoom",
-            request_id: request_id.into(),
-        }
+        ReplayKey { caller: caller.into(), method: "CreateRoom", request_id: request_id.into() }
     }
 
     #[test]
@@ -165,14 +145,8 @@ mod tests {
         let mut cache = ReplayCache::default();
         cache.remember(start, key("k", "1"), b"body", vec![7]);
         let almost = start + REMEMBERED_FOR - Duration::from_millis(1);
-        assert_eq!(
-            cache.look_up(almost, &key("k", "1"), b"body"),
-            Replay::Same(&[7])
-        );
-        assert_eq!(
-            cache.look_up(start + REMEMBERED_FOR, &key("k", "1"), b"body"),
-            Replay::New
-        );
+        assert_eq!(cache.look_up(almost, &key("k", "1"), b"body"), Replay::Same(&[7]));
+        assert_eq!(cache.look_up(start + REMEMBERED_FOR, &key("k", "1"), b"body"), Replay::New);
         assert!(cache.is_empty());
     }
 
@@ -181,10 +155,7 @@ mod tests {
         let start = origin();
         let mut cache = ReplayCache::default();
         cache.remember(start, key("k", "1"), b"body", vec![7]);
-        assert_eq!(
-            cache.look_up(start, &key("k", "1"), b"other"),
-            Replay::Conflict
-        );
+        assert_eq!(cache.look_up(start, &key("k", "1"), b"other"), Replay::Conflict);
         assert_eq!(cache.look_up(start, &key("l", "1"), b"body"), Replay::New);
     }
 

@@ -41,10 +41,7 @@ impl Plan {
     /// The shard of a node that carries the room.
     #[must_use]
     pub fn shard_of(&self, node: &NodeId) -> Option<ShardIndex> {
-        self.shards
-            .iter()
-            .find(|planned| planned.node == *node)
-            .map(|planned| planned.shard)
+        self.shards.iter().find(|planned| planned.node == *node).map(|planned| planned.shard)
     }
 }
 
@@ -137,12 +134,7 @@ pub fn first_epoch(registry_revision: u64, highest_reported: Option<Epoch>) -> E
 /// Epoch of the plan that replaces one at `current`.
 #[must_use]
 pub fn next_epoch(current: Epoch, highest_reported: Option<Epoch>) -> Epoch {
-    Epoch(
-        current
-            .max(highest_reported.unwrap_or_default())
-            .0
-            .saturating_add(1),
-    )
+    Epoch(current.max(highest_reported.unwrap_or_default()).0.saturating_add(1))
 }
 
 #[cfg(test)]

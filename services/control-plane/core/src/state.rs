@@ -53,9 +53,7 @@ impl Observed {
     /// What a node is good for; one never heard of is gone.
     #[must_use]
     pub fn standing(&self, node: &NodeId) -> Standing {
-        self.nodes
-            .get(node)
-            .map_or(Standing::Gone, NodeView::standing)
+        self.nodes.get(node).map_or(Standing::Gone, NodeView::standing)
     }
 
     /// Nodes that are registered or answer.
@@ -71,11 +69,7 @@ impl Observed {
     /// Highest epoch at which any node reports a room.
     #[must_use]
     pub fn highest_epoch(&self, room: &RoomId) -> Option<Epoch> {
-        self.nodes
-            .values()
-            .filter_map(|node| node.reports.get(room))
-            .map(|r| r.epoch)
-            .max()
+        self.nodes.values().filter_map(|node| node.reports.get(room)).map(|r| r.epoch).max()
     }
 
     /// The report on a room by the node that its plan calls home, if that node
@@ -212,11 +206,7 @@ impl State {
         load: NodeLoad,
         reports: BTreeMap<RoomId, RoomReport>,
     ) {
-        self.observed
-            .nodes
-            .entry(id.clone())
-            .or_default()
-            .handle_report(load, reports);
+        self.observed.nodes.entry(id.clone()).or_default().handle_report(load, reports);
     }
 
     /// Counts a room towards a shard until its plan arrives or
@@ -263,11 +253,7 @@ impl State {
             self.release(id);
         }
         for planned in plan.into_iter().flat_map(|plan| &plan.shards) {
-            let rooms = self
-                .intended
-                .rooms_of_node
-                .entry(planned.node.clone())
-                .or_default();
+            let rooms = self.intended.rooms_of_node.entry(planned.node.clone()).or_default();
             rooms.insert(id.clone());
             let node = self.observed.nodes.entry(planned.node.clone()).or_default();
             node.add_planned(planned.shard);

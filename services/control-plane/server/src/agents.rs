@@ -70,11 +70,8 @@ impl Agents {
             for (node, url) in wanted {
                 running.entry(node).or_insert_with_key(|node| {
                     let stop = stop.child_token();
-                    let agent = Agent {
-                        shared: self.clone(),
-                        node: node.clone(),
-                        url: url.clone(),
-                    };
+                    let agent =
+                        Agent { shared: self.clone(), node: node.clone(), url: url.clone() };
                     tasks.spawn(agent.run(stop.clone()));
                     (url, stop)
                 });
@@ -146,11 +143,7 @@ impl Agent {
 
     fn note_end(&self, ended: &Ended, was_open: bool) {
         if was_open {
-            self.shared
-                .metrics
-                .control_plane()
-                .agent_stream_breaks
-                .inc();
+            self.shared.metrics.control_plane().agent_stream_breaks.inc();
             tracing::warn!(node = %self.node, error = %Chain(ended), "agent stream lost");
         } else {
             tracing::info!(node = %self.node, error = %Chain(ended), "agent stream not opened");
@@ -178,26 +171,17 @@ impl Agent {
         &self,
         outgoing: mpsc::Receiver<ControlRequest>,
     ) -> Result<(StreamId, Streaming<ControlResponse>), Ended> {
-        let connection = self
-            .shared
-            .nodes
-            .connection(&self.node, &self.url)
-            .map_err(Ended::Address)?;
+        let connection =
+            self.shared.nodes.connection(&self.node, &self.url).map_err(Ended::Address)?;
         let mut client = nodes::client(connection);
-        let mut incoming = client
-            .control(ReceiverStream::new(outgoing))
-            .await?
-            .into_inner();
+        let mut incoming = client.control(ReceiverStream::new(outgoing)).await?.into_inner();
         let first = incoming.message().await?.ok_or(Ended::ByNode)?;
         let registered = self.shared.cluster.node_boot_id(&self.node);
         if registered.is_some_and(|registered| registered != first.boot_id) {
             return Err(Ended::OtherProcess);
         }
         let (load, reports) = read_report(first);
-        let id = self
-            .shared
-            .cluster
-            .open_stream(&self.node, Instant::now(), load, reports);
+        let id = self.shared.cluster.open_stream(&self.node, Instant::now(), load, reports);
         Ok((id, incoming))
     }
 
@@ -238,17 +222,8 @@ impl Agent {
                     room_id: id.into_string(),
                     shard: u32::from(shard.0),
                 }),
-                Order::Release {
-                    room,
-                    epoch,
-                    reason,
-                } => release(room, epoch, reason),
-                Order::Verify {
-                    room,
-                    uid,
-                    epoch,
-                    reason,
-                } => {
+                Order::Release { room, epoch, reason } => release(room, epoch, reason),
+                Order::Verify { room, uid, epoch, reason } => {
                     if verifiable == 0 {
                         continue;
                     }
@@ -264,9 +239,7 @@ impl Agent {
                     }
                 }
             };
-            let sending = orders.send(ControlRequest {
-                request: Some(request),
-            });
+            let sending = orders.send(ControlRequest { request: Some(request) });
             match timeout(SILENCE_MAX, sending).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(Ended::ByNode),
@@ -311,12 +284,5 @@ fn release(room: RoomId, epoch: Epoch, reason: ReleaseReason) -> Request {
 
 fn read_report(message: ControlResponse) -> (NodeLoad, BTreeMap<RoomId, RoomReport>) {
     let load = convert::load(&message.load.unwrap_or_default());
-    (
-        load,
-        message
-            .rooms
-            .into_iter()
-            .filter_map(convert::report)
-            .collect(),
-    )
+    (load, message.rooms.into_iter().filter_map(convert::report).collect())
 }

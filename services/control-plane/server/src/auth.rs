@@ -76,11 +76,7 @@ impl Authorizer {
         if need.is_met_by(grants) {
             return Ok(());
         }
-        self.metrics
-            .shared()
-            .auth_failures
-            .get(AuthFailure::GrantMissing)
-            .inc();
+        self.metrics.shared().auth_failures.get(AuthFailure::GrantMissing).inc();
         Err(status::permission_denied(need.grant()))
     }
 
@@ -96,11 +92,7 @@ mod tests {
 
     #[test]
     fn an_empty_grant_meets_no_need() {
-        let nothing = Grants {
-            room: "a".into(),
-            room_join: true,
-            ..Grants::default()
-        };
+        let nothing = Grants { room: "a".into(), room_join: true, ..Grants::default() };
         for need in [
             Need::Create,
             Need::List,
@@ -114,19 +106,12 @@ mod tests {
 
     #[test]
     fn an_administrator_of_one_room_is_none_of_another() {
-        let admin = Grants {
-            room: "a".into(),
-            room_admin: true,
-            ..Grants::default()
-        };
+        let admin = Grants { room: "a".into(), room_admin: true, ..Grants::default() };
         assert!(Need::Admin("a").is_met_by(&admin));
         assert!(Need::ListOrAdmin("a").is_met_by(&admin));
         assert!(Need::CreateOrAdmin("a").is_met_by(&admin));
         assert!(!Need::Admin("b").is_met_by(&admin));
-        let nameless = Grants {
-            room_admin: true,
-            ..Grants::default()
-        };
+        let nameless = Grants { room_admin: true, ..Grants::default() };
         assert!(!Need::Admin("").is_met_by(&nameless));
     }
 }

@@ -81,10 +81,7 @@ impl Cluster {
             synced: false,
             stale_since: None,
         };
-        Self {
-            held: RwLock::new(held),
-            version: watch::Sender::new(0),
-        }
+        Self { held: RwLock::new(held), version: watch::Sender::new(0) }
     }
 
     // Nothing that runs under the lock can leave the state half changed, so a
@@ -98,8 +95,7 @@ impl Cluster {
     }
 
     fn changed(&self) {
-        self.version
-            .send_modify(|version| *version = version.wrapping_add(1));
+        self.version.send_modify(|version| *version = version.wrapping_add(1));
     }
 
     /// Rises with every change of what is intended, who is there, or what nodes
@@ -142,8 +138,7 @@ impl Cluster {
 
     /// Waits until the watch has brought a revision, at most so long.
     pub(crate) async fn wait_for_revision(&self, revision: Revision, patience: Duration) {
-        self.wait_until(patience, |held| held.revision >= revision)
-            .await;
+        self.wait_until(patience, |held| held.revision >= revision).await;
     }
 
     /// Waits until a node was told of a room at an epoch, or reports it, at most
@@ -182,18 +177,12 @@ impl Cluster {
     /// Nodes that there should be a stream to, with their URLs.
     pub(crate) fn nodes_to_reach(&self) -> BTreeMap<NodeId, String> {
         let held = self.read();
-        held.records
-            .iter()
-            .map(|(id, record)| (id.clone(), record.rpc_url.clone()))
-            .collect()
+        held.records.iter().map(|(id, record)| (id.clone(), record.rpc_url.clone())).collect()
     }
 
     /// The process that registered as a node.
     pub(crate) fn node_boot_id(&self, node: &NodeId) -> Option<String> {
-        self.read()
-            .records
-            .get(node)
-            .map(|record| record.boot_id.clone())
+        self.read().records.get(node).map(|record| record.boot_id.clone())
     }
 
     /// Notes that a stream opened: the node's first report is the argument.
@@ -205,6 +194,7 @@ impl Cluster {
         reports: BTreeMap<RoomId, RoomReport>,
     ) -> StreamId {
         let mut held = self.write();
+        held.census.handle_met(node);
         held.state.set_agent(node, AgentState::Connected);
         held.state.handle_report(node, load, reports);
         let mut ledger = AgentLedger::default();
@@ -242,10 +232,7 @@ impl Cluster {
     ) {
         let mut held = self.write();
         let Held { state, ledgers, .. } = &mut *held;
-        if let Some((_, ledger)) = ledgers
-            .get_mut(node)
-            .filter(|(present, _)| *present == stream)
-        {
+        if let Some((_, ledger)) = ledgers.get_mut(node).filter(|(present, _)| *present == stream) {
             state.handle_report(node, load, reports);
             ledger.handle_report(now);
         }
@@ -260,9 +247,7 @@ impl Cluster {
     ) -> Vec<(Order, Option<v1::Room>)> {
         let mut held = self.write();
         let Held { state, ledgers, .. } = &mut *held;
-        let ledger = ledgers
-            .get_mut(node)
-            .filter(|(present, _)| *present == stream);
+        let ledger = ledgers.get_mut(node).filter(|(present, _)| *present == stream);
         let (Some((_, ledger)), Some(view)) = (ledger, state.observed().nodes.get(node)) else {
             return Vec::new();
         };
@@ -296,10 +281,7 @@ impl Cluster {
     pub(crate) fn rooms(&self) -> Vec<(RoomId, IntendedRoom)> {
         let held = self.read();
         let rooms = held.state.intended().rooms();
-        rooms
-            .iter()
-            .map(|(id, room)| (id.clone(), room.clone()))
-            .collect()
+        rooms.iter().map(|(id, room)| (id.clone(), room.clone())).collect()
     }
 
     /// A room as platforms see it.
@@ -329,28 +311,19 @@ impl Cluster {
             epoch: room.epoch(),
             carrier,
             max_participants: room.spec.max_participants,
-            participants: observed
-                .report_of(id, room)
-                .map_or(0, |report| report.participants),
+            participants: observed.report_of(id, room).map_or(0, |report| report.participants),
         }
     }
 
     /// Whether the stream to a node broke or could not be opened.
     pub(crate) fn has_lost(&self, node: &NodeId) -> bool {
         let held = self.read();
-        held.state
-            .observed()
-            .nodes
-            .get(node)
-            .is_none_or(|view| view.agent == AgentState::Lost)
+        held.state.observed().nodes.get(node).is_none_or(|view| view.agent == AgentState::Lost)
     }
 
     /// A node's gRPC address, if it is or was registered.
     pub(crate) fn node_url(&self, node: &NodeId) -> Option<String> {
-        self.read()
-            .records
-            .get(node)
-            .map(|record| record.rpc_url.clone())
+        self.read().records.get(node).map(|record| record.rpc_url.clone())
     }
 
     /// The registered nodes as operators see them, in order of names.
@@ -389,11 +362,7 @@ impl Cluster {
         let shard = PlannedShard { node, shard };
         held.state.reserve(room.clone(), shard.clone());
         drop(held);
-        Ok(Reservation {
-            cluster: self,
-            room: room.clone(),
-            shard,
-        })
+        Ok(Reservation { cluster: self, room: room.clone(), shard })
     }
 
     /// The first plan of a new incarnation, with the epoch that fits.
@@ -403,11 +372,7 @@ impl Cluster {
         spec: &RoomSpec,
         revision: Revision,
     ) -> Plan {
-        let reported = self
-            .read()
-            .state
-            .observed()
-            .highest_epoch(&reservation.room);
+        let reported = self.read().state.observed().highest_epoch(&reservation.room);
         Plan {
             room_uid: spec.uid.clone(),
             epoch: first_epoch(revision.0, reported),
@@ -425,11 +390,7 @@ impl Cluster {
         if room.plan.is_none() {
             return self.first_plan(reservation, &room.spec, revision);
         }
-        let reported = self
-            .read()
-            .state
-            .observed()
-            .highest_epoch(&reservation.room);
+        let reported = self.read().state.observed().highest_epoch(&reservation.room);
         Plan {
             room_uid: room.spec.uid.clone(),
             epoch: next_epoch(room.epoch(), reported),
@@ -454,14 +415,12 @@ impl Cluster {
     /// Counts the nodes, forgets old grants, and sets the gauges.
     pub(crate) fn tick(&self, now: Instant, metrics: &ControlPlaneMetrics) -> Duration {
         let mut held = self.write();
-        held.granted
-            .retain(|_, at| now.saturating_duration_since(*at) < GRANT_HOLDS);
+        held.granted.retain(|_, at| now.saturating_duration_since(*at) < GRANT_HOLDS);
         let present = held.state.observed().present();
         let named = held.state.intended().nodes_named();
         held.census.handle_count(now, present, &named);
         held.set_gauges(metrics);
-        held.stale_since
-            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        held.stale_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// What the elected replica should do now.
@@ -484,18 +443,13 @@ impl Cluster {
     /// Whether somebody was sent to a room so lately that it must not end.
     pub(crate) fn is_awaited(&self, room: &RoomId, now: Instant) -> bool {
         let held = self.read();
-        held.granted
-            .get(room)
-            .is_some_and(|at| now.saturating_duration_since(*at) < GRANT_HOLDS)
+        held.granted.get(room).is_some_and(|at| now.saturating_duration_since(*at) < GRANT_HOLDS)
     }
 
     /// Whether a room has been joined, as its node reports.
     pub(crate) fn was_joined(&self, id: &RoomId, room: &IntendedRoom) -> bool {
         let held = self.read();
-        held.state
-            .observed()
-            .report_of(id, room)
-            .is_some_and(|report| report.ever_joined)
+        held.state.observed().report_of(id, room).is_some_and(|report| report.ever_joined)
     }
 }
 
@@ -505,9 +459,7 @@ impl Held {
     fn forget_records(&mut self) {
         let nodes = &self.state.observed().nodes;
         self.records.retain(|id, _| {
-            nodes
-                .get(id)
-                .is_some_and(|view| view.standing().carries() || !view.planned.is_empty())
+            nodes.get(id).is_some_and(|view| view.standing().carries() || !view.planned.is_empty())
         });
     }
 
@@ -528,12 +480,8 @@ impl Held {
             counts[index] += 1;
             participants += view.load.map_or(0, |load| i64::from(load.participants));
         }
-        let states = [
-            NodeState::Serving,
-            NodeState::Cordoned,
-            NodeState::Draining,
-            NodeState::Unreachable,
-        ];
+        let states =
+            [NodeState::Serving, NodeState::Cordoned, NodeState::Draining, NodeState::Unreachable];
         for (state, count) in states.into_iter().zip(counts) {
             metrics.nodes.get(state).set(count);
         }
@@ -541,9 +489,7 @@ impl Held {
         let rooms = self.state.intended().rooms().len();
         metrics.rooms.set(i64::try_from(rooms).unwrap_or(i64::MAX));
         let streams = self.ledgers.len();
-        metrics
-            .agent_streams
-            .set(i64::try_from(streams).unwrap_or(i64::MAX));
+        metrics.agent_streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
     }
 }
 

@@ -29,32 +29,18 @@ pub(crate) fn plan_of_record(record: record::PlanRecord) -> Plan {
     let shards = record
         .shards
         .into_iter()
-        .map(|planned| PlannedShard {
-            node: planned.node_id,
-            shard: planned.shard,
-        })
+        .map(|planned| PlannedShard { node: planned.node_id, shard: planned.shard })
         .collect();
-    Plan {
-        room_uid: record.room_uid,
-        epoch: record.epoch,
-        shards,
-    }
+    Plan { room_uid: record.room_uid, epoch: record.epoch, shards }
 }
 
 pub(crate) fn plan_to_record(plan: &Plan) -> record::PlanRecord {
     let shards = plan
         .shards
         .iter()
-        .map(|planned| record::PlannedShard {
-            node_id: planned.node.clone(),
-            shard: planned.shard,
-        })
+        .map(|planned| record::PlannedShard { node_id: planned.node.clone(), shard: planned.shard })
         .collect();
-    record::PlanRecord {
-        room_uid: plan.room_uid.clone(),
-        epoch: plan.epoch,
-        shards,
-    }
+    record::PlanRecord { room_uid: plan.room_uid.clone(), epoch: plan.epoch, shards }
 }
 
 pub(crate) fn facts_of_record(record: &record::NodeRecord) -> NodeFacts {
@@ -92,11 +78,7 @@ pub(crate) fn room(id: &RoomId, room: &IntendedRoom, report: Option<&RoomReport>
         etag: etag(room),
         participant_count: report.map_or(0, |report| report.participants),
         publisher_count: report.map_or(0, |report| report.publishers),
-        plan: room
-            .plan
-            .as_ref()
-            .filter(|plan| !plan.shards.is_empty())
-            .map(plan_message),
+        plan: room.plan.as_ref().filter(|plan| !plan.shards.is_empty()).map(plan_message),
     }
 }
 
@@ -109,10 +91,7 @@ fn plan_message(plan: &Plan) -> v1::RoomPlan {
             shard: u32::from(planned.shard.0),
         })
         .collect();
-    v1::RoomPlan {
-        epoch: plan.epoch.0,
-        shards,
-    }
+    v1::RoomPlan { epoch: plan.epoch.0, shards }
 }
 
 /// A node as operators see it.
@@ -171,11 +150,7 @@ pub(crate) fn load(message: &v1::NodeLoad) -> NodeLoad {
         subscriptions: message.subscription_count,
         egress: Bitrate(message.egress_bits_per_second),
         egress_packets_per_second: message.egress_packets_per_second,
-        busiest_shard: if ratio.is_finite() {
-            ratio.clamp(0.0, 1.0)
-        } else {
-            0.0
-        },
+        busiest_shard: if ratio.is_finite() { ratio.clamp(0.0, 1.0) } else { 0.0 },
         measured_at_millis: message.measure_time.as_ref().map_or(0, |time| {
             let seconds = u64::try_from(time.seconds).unwrap_or(0);
             let millis = u64::try_from(time.nanos).unwrap_or(0) / 1_000_000;
@@ -217,11 +192,7 @@ pub(crate) fn participant(room: &RoomId, from: node_v1::Participant) -> v1::Part
         attributes: from.attributes,
         state: state.into(),
         join_time: from.join_time,
-        tracks: from
-            .tracks
-            .into_iter()
-            .filter_map(|track| track.track)
-            .collect(),
+        tracks: from.tracks.into_iter().filter_map(|track| track.track).collect(),
         hidden: from.permission.is_some_and(|permission| permission.hidden),
     }
 }

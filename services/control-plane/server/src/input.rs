@@ -34,15 +34,9 @@ pub(crate) fn display_name(field: &str, name: &str) -> Result<(), Status> {
 }
 
 pub(crate) fn attributes(field: &str, attributes: &HashMap<String, String>) -> Result<(), Status> {
-    let bytes = attributes
-        .iter()
-        .map(|(key, value)| key.len() + value.len())
-        .sum();
+    let bytes = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
     if attributes.contains_key("") {
-        return Err(status::invalid_argument(
-            field,
-            "must not have an empty key",
-        ));
+        return Err(status::invalid_argument(field, "must not have an empty key"));
     }
     at_most(field, bytes, ATTRIBUTES_BYTES_MAX)
 }
@@ -51,10 +45,7 @@ pub(crate) fn at_most(field: &str, bytes: usize, max: usize) -> Result<(), Statu
     if bytes <= max {
         return Ok(());
     }
-    Err(status::invalid_argument(
-        field,
-        format!("must not be longer than {max} bytes"),
-    ))
+    Err(status::invalid_argument(field, format!("must not be longer than {max} bytes")))
 }
 
 /// How long a room is kept; absent means `default`.
@@ -68,10 +59,7 @@ pub(crate) fn room_timeout(
     };
     let timeout = duration(field, value)?;
     if timeout > TIMEOUT_MAX {
-        return Err(status::invalid_argument(
-            field,
-            "must not be longer than 30 days",
-        ));
+        return Err(status::invalid_argument(field, "must not be longer than 30 days"));
     }
     Ok(timeout)
 }
@@ -81,10 +69,9 @@ pub(crate) fn duration(field: &str, value: &prost_types::Duration) -> Result<Dur
     let parts = (u64::try_from(value.seconds), u32::try_from(value.nanos));
     match parts {
         (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
-        (Ok(_) | Err(_), Ok(_) | Err(_)) => Err(status::invalid_argument(
-            field,
-            "must be a duration that is not negative",
-        )),
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => {
+            Err(status::invalid_argument(field, "must be a duration that is not negative"))
+        }
     }
 }
 
@@ -112,15 +99,11 @@ pub(crate) fn mask(
     paths
         .iter()
         .map(|path| {
-            known
-                .iter()
-                .copied()
-                .find(|known| known == path)
-                .ok_or_else(|| {
-                    let allowed = known.join(", ");
-                    let problem = format!("must name only {allowed}");
-                    status::invalid_argument("update_mask", problem)
-                })
+            known.iter().copied().find(|known| known == path).ok_or_else(|| {
+                let allowed = known.join(", ");
+                let problem = format!("must name only {allowed}");
+                status::invalid_argument("update_mask", problem)
+            })
         })
         .collect::<Result<_, _>>()
         .map(Some)
@@ -129,22 +112,17 @@ pub(crate) fn mask(
 /// Identities, each checked, at most [`NAMES_MAX`].
 pub(crate) fn identities(field: &str, identities: &[String]) -> Result<(), Status> {
     count(field, identities.len())?;
-    identities
-        .iter()
-        .try_for_each(|identity| match Identity::new(identity.as_str()) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(status::invalid_argument(field, error.to_string())),
-        })
+    identities.iter().try_for_each(|identity| match Identity::new(identity.as_str()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(status::invalid_argument(field, error.to_string())),
+    })
 }
 
 pub(crate) fn count(field: &str, count: usize) -> Result<(), Status> {
     if count <= NAMES_MAX {
         return Ok(());
     }
-    Err(status::invalid_argument(
-        field,
-        format!("must not name more than {NAMES_MAX}"),
-    ))
+    Err(status::invalid_argument(field, format!("must not name more than {NAMES_MAX}")))
 }
 
 /// What a participant may do.
@@ -186,9 +164,7 @@ mod tests {
     use super::*;
 
     fn mask_of(paths: &[&str]) -> FieldMask {
-        FieldMask {
-            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
-        }
+        FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() }
     }
 
     #[test]
@@ -196,14 +172,8 @@ mod tests {
         const KNOWN: &[&str] = &["a", "b"];
         assert_eq!(mask(None, KNOWN).unwrap(), None);
         assert_eq!(mask(Some(&mask_of(&[])), KNOWN).unwrap(), None);
-        assert_eq!(
-            mask(Some(&mask_of(&["b", "b"])), KNOWN).unwrap(),
-            Some(["b"].into())
-        );
-        assert_eq!(
-            mask(Some(&mask_of(&["*"])), KNOWN).unwrap(),
-            Some(["a", "b"].into())
-        );
+        assert_eq!(mask(Some(&mask_of(&["b", "b"])), KNOWN).unwrap(), Some(["b"].into()));
+        assert_eq!(mask(Some(&mask_of(&["*"])), KNOWN).unwrap(), Some(["a", "b"].into()));
         let status = mask(Some(&mask_of(&["a", "c"])), KNOWN).unwrap_err();
         assert_eq!(status.message(), "update_mask must name only a, b");
     }
@@ -211,16 +181,8 @@ mod tests {
     #[test]
     fn durations_must_be_sane() {
         let of = |seconds, nanos| prost_types::Duration { seconds, nanos };
-        assert_eq!(
-            duration("d", &of(1, 500_000_000)).unwrap(),
-            Duration::from_millis(1500)
-        );
-        for bad in [
-            of(-1, 0),
-            of(0, -1),
-            of(0, 1_000_000_000),
-            of(i64::MIN, i32::MIN),
-        ] {
+        assert_eq!(duration("d", &of(1, 500_000_000)).unwrap(), Duration::from_millis(1500));
+        for bad in [of(-1, 0), of(0, -1), of(0, 1_000_000_000), of(i64::MIN, i32::MIN)] {
             assert!(duration("d", &bad).is_err(), "{bad:?}");
         }
         assert!(room_timeout("d", Some(&of(i64::MAX, 0)), Duration::ZERO).is_err());

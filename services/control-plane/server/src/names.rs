@@ -87,12 +87,8 @@ mod tests {
             assert_eq!(status.code(), tonic::Code::InvalidArgument, "{name}");
             assert!(status.message().starts_with("room.name "), "{name}");
         }
-        for name in [
-            "rooms/a",
-            "rooms/a/participants/",
-            "rooms//participants/x",
-            "participants/x",
-        ] {
+        for name in ["rooms/a", "rooms/a/participants/", "rooms//participants/x", "participants/x"]
+        {
             assert!(parse_participant("name", name).is_err(), "{name}");
         }
     }

@@ -42,11 +42,7 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     pub(crate) fn new(tls: ClientTls, credential: ClusterCredential) -> Self {
-        Self {
-            tls,
-            credential,
-            links: Mutex::default(),
-        }
+        Self { tls, credential, links: Mutex::default() }
     }
 
     /// The connection to a node at an address; made when it is first used.
@@ -60,11 +56,8 @@ impl Nodes {
             return Ok((link.connection.clone(), Arc::clone(&link.probe)));
         }
         let connection = connect(url, &self.tls, Some(self.credential.clone()))?;
-        let link = Link {
-            url: url.to_owned(),
-            connection: connection.clone(),
-            probe: Probe::default(),
-        };
+        let link =
+            Link { url: url.to_owned(), connection: connection.clone(), probe: Probe::default() };
         let probe = Arc::clone(&link.probe);
         links.insert(node.clone(), link);
         Ok((connection, probe))

@@ -74,20 +74,14 @@ impl Participants {
     /// One participant.
     pub(crate) async fn get(&self, room: &RoomId, who: &Identity) -> Result<Participant, Status> {
         let participants = self.list(room).await?;
-        let found = participants
-            .into_iter()
-            .find(|it| it.identity == who.as_str());
+        let found = participants.into_iter().find(|it| it.identity == who.as_str());
         found.ok_or_else(|| no_participant(room, who))
     }
 
     /// Ends a participant's session.
     pub(crate) async fn remove(&self, room: &RoomId, who: &Identity) -> Result<(), Status> {
-        let remove = RemoveCommand {
-            reason: CloseReason::Removed.into(),
-        };
-        self.command(room, who, Command::Remove(remove))
-            .await
-            .map(drop)
+        let remove = RemoveCommand { reason: CloseReason::Removed.into() };
+        self.command(room, who, Command::Remove(remove)).await.map(drop)
     }
 
     /// Mutes or unmutes a track; answers with the track.
@@ -98,10 +92,7 @@ impl Participants {
         track_uid: &str,
         muted: bool,
     ) -> Result<v1::Track, Status> {
-        let mute = MuteTrack {
-            track_uid: track_uid.to_owned(),
-            muted,
-        };
+        let mute = MuteTrack { track_uid: track_uid.to_owned(), muted };
         let participant = self.command(room, who, Command::MuteTrack(mute)).await?;
         participant
             .tracks
@@ -135,13 +126,8 @@ impl Participants {
         track_uids: Vec<String>,
         subscribe: bool,
     ) -> Result<(), Status> {
-        let update = UpdateSubscription {
-            track_uids,
-            subscribe,
-        };
-        self.command(room, who, Command::UpdateSubscription(update))
-            .await
-            .map(drop)
+        let update = UpdateSubscription { track_uids, subscribe };
+        self.command(room, who, Command::UpdateSubscription(update)).await.map(drop)
     }
 
     /// Sends a data message into a room. Where nobody is, nobody gets it.
@@ -171,9 +157,7 @@ impl Participants {
         room: &RoomId,
     ) -> Result<Vec<Participant>, Status> {
         let mut client = self.client(node)?;
-        let request = ListParticipantsRequest {
-            room_id: room.as_str().to_owned(),
-        };
+        let request = ListParticipantsRequest { room_id: room.as_str().to_owned() };
         let answer = call(node, client.list_participants(request)).await?;
         Ok(answer.participants)
     }
@@ -184,10 +168,7 @@ impl Participants {
         who: &Identity,
         command: Command,
     ) -> Result<Participant, Status> {
-        let node = self
-            .carrier(room)
-            .await?
-            .ok_or_else(|| no_participant(room, who))?;
+        let node = self.carrier(room).await?.ok_or_else(|| no_participant(room, who))?;
         let mut client = self.client(&node)?;
         let request = CommandParticipantRequest {
             room_id: room.as_str().to_owned(),
@@ -211,21 +192,14 @@ impl Participants {
         }
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let reading = self.registry.read_room(room, deadline).await?;
-        let found = reading
-            .room
-            .ok_or_else(|| status::not_found("room", &names::room(room)))?;
+        let found = reading.room.ok_or_else(|| status::not_found("room", &names::room(room)))?;
         Ok(home(&found.intended))
     }
 
     fn client(&self, node: &NodeId) -> Result<NodeServiceClient<Connection>, Status> {
-        let url = self
-            .cluster
-            .node_url(node)
-            .ok_or_else(|| unreachable(node))?;
+        let url = self.cluster.node_url(node).ok_or_else(|| unreachable(node))?;
         let connection = self.nodes.connection(node, &url);
-        Ok(nodes::client(
-            connection.map_err(|error| status::internal(&error))?,
-        ))
+        Ok(nodes::client(connection.map_err(|error| status::internal(&error))?))
     }
 }
 

@@ -153,9 +153,7 @@ impl Placer {
         let room = self.cluster.room(&request.room);
         let facts = JoinFacts {
             knowledge: Knowledge::Watched,
-            room: room
-                .as_ref()
-                .map(|room| self.cluster.room_facts(&request.room, room)),
+            room: room.as_ref().map(|room| self.cluster.room_facts(&request.room, room)),
             may_create: request.may_create,
             resuming: request.resuming,
             failed: request.failed.clone(),
@@ -165,23 +163,11 @@ impl Placer {
             frozen: self.cluster.is_frozen(std::time::Instant::now()),
         };
         let deadline = Instant::now() + PATIENCE;
-        Join {
-            request,
-            facts,
-            room,
-            reading: None,
-            deadline,
-            waits: None,
-        }
+        Join { request, facts, room, reading: None, deadline, waits: None }
     }
 
     async fn read_room(&self, join: &mut Join) -> Result<(), RegistryError> {
-        match self
-            .rooms
-            .registry
-            .read_room(&join.request.room, join.deadline)
-            .await
-        {
+        match self.rooms.registry.read_room(&join.request.room, join.deadline).await {
             Ok(reading) => {
                 let room = reading.room.as_ref().map(|found| found.intended.clone());
                 self.learn(join, room);
@@ -202,11 +188,7 @@ impl Placer {
             return self.read_room(join).await;
         };
         let new = NewRoom::by_join(join.request.room.clone());
-        match self
-            .rooms
-            .write_new(&new, reading.revision, join.deadline)
-            .await
-        {
+        match self.rooms.write_new(&new, reading.revision, join.deadline).await {
             Ok(Some(room)) => self.written(join, room),
             Ok(None) => self.read_room(join).await?,
             Err(RegistryError::Away) => join.waits = Some(WaitReason::RegistryUnreachable),
@@ -221,30 +203,19 @@ impl Placer {
         replaces: Epoch,
         without: Option<NodeId>,
     ) -> Result<(), RegistryError> {
-        let Some(reading) = join
-            .reading
-            .take()
-            .filter(|reading| reading.epoch() == replaces)
+        let Some(reading) = join.reading.take().filter(|reading| reading.epoch() == replaces)
         else {
             return self.read_room(join).await;
         };
         let id = &join.request.room;
         let seed = rand::random();
-        let Ok(reservation) = self
-            .cluster
-            .reserve(id, &self.rooms.region, without.as_ref(), seed)
+        let Ok(reservation) = self.cluster.reserve(id, &self.rooms.region, without.as_ref(), seed)
         else {
             join.waits = Some(WaitReason::NoNode);
             return Ok(());
         };
-        let reason = if without.is_some() {
-            PlanReason::NodeGone
-        } else {
-            PlanReason::FirstUse
-        };
-        let writing = self
-            .rooms
-            .write_plan(&reading, &reservation, reason, join.deadline);
+        let reason = if without.is_some() { PlanReason::NodeGone } else { PlanReason::FirstUse };
+        let writing = self.rooms.write_plan(&reading, &reservation, reason, join.deadline);
         let outcome = writing.await;
         drop(reservation);
         match outcome {
@@ -265,9 +236,7 @@ impl Placer {
     }
 
     fn learn(&self, join: &mut Join, room: Option<IntendedRoom>) {
-        let facts = room
-            .as_ref()
-            .map(|room| self.cluster.room_facts(&join.request.room, room));
+        let facts = room.as_ref().map(|room| self.cluster.room_facts(&join.request.room, room));
         join.facts.room = facts;
         join.room = room;
     }
@@ -292,16 +261,8 @@ impl Placer {
         let shard = room.home()?.clone();
         let node_url = self.cluster.node_url(&shard.node)?;
         let epoch = room.epoch();
-        self.cluster
-            .add_grant(id, &shard.node, std::time::Instant::now());
-        self.cluster
-            .wait_until_told(&shard.node, id, epoch, TELL_PATIENCE)
-            .await;
-        Some(Place {
-            room: self.cluster.room_message(id, room),
-            shard,
-            node_url,
-            epoch,
-        })
+        self.cluster.add_grant(id, &shard.node, std::time::Instant::now());
+        self.cluster.wait_until_told(&shard.node, id, epoch, TELL_PATIENCE).await;
+        Some(Place { room: self.cluster.room_message(id, room), shard, node_url, epoch })
     }
 }

@@ -79,9 +79,7 @@ impl Planner {
 
     /// Looks at everything once and does what is due.
     async fn look(&self, fence: &Fence, said: &mut Said) {
-        let planned = self
-            .cluster
-            .plan(std::time::Instant::now(), &self.region, rand::random());
+        let planned = self.cluster.plan(std::time::Instant::now(), &self.region, rand::random());
         said.note(&planned);
         futures::stream::iter(planned.actions)
             .for_each_concurrent(ACTIONS_AT_ONCE, |action| self.act(fence, action))
@@ -128,17 +126,11 @@ impl Planner {
         if !same || looked_at != Some(found.intended.plan_revision) {
             return Ok(());
         }
-        let written = self
-            .registry
-            .write_plan(&reading, found, plan, Some(fence), deadline)
-            .await?;
+        let written =
+            self.registry.write_plan(&reading, found, plan, Some(fence), deadline).await?;
         if written.is_some() {
             let first = found.intended.plan.is_none();
-            let reason = if first {
-                PlanReason::FirstUse
-            } else {
-                PlanReason::NodeGone
-            };
+            let reason = if first { PlanReason::FirstUse } else { PlanReason::NodeGone };
             self.metrics.control_plane().plans.get(reason).inc();
             tracing::info!(room = %room, epoch = %plan.epoch, ?reason, "room planned");
         }
@@ -169,10 +161,7 @@ impl Planner {
         } else {
             RoomEnd::NeverUsed
         };
-        let deleted = self
-            .registry
-            .delete_room(&reading, found, Some(fence), deadline)
-            .await?;
+        let deleted = self.registry.delete_room(&reading, found, Some(fence), deadline).await?;
         if deleted.is_some() {
             self.metrics.control_plane().rooms_ended.get(end).inc();
             tracing::info!(room = %room, reason = ?end, "room ended");
@@ -205,15 +194,9 @@ impl Said {
         }
         let unplaceable = planned.unplaceable > 0;
         if unplaceable && !self.unplaceable {
-            tracing::warn!(
-                rooms = planned.unplaceable,
-                "no media node can take these rooms"
-            );
+            tracing::warn!(rooms = planned.unplaceable, "no media node can take these rooms");
         }
-        *self = Self {
-            withheld,
-            unplaceable,
-        };
+        *self = Self { withheld, unplaceable };
     }
 }
 

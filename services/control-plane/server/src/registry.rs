@@ -103,9 +103,7 @@ impl Registry {
     ) -> Result<RoomReading, RegistryError> {
         let prefix = schema::room(id);
         let listing = self.store.list(&prefix);
-        let snapshot = self
-            .timed(RegistryOperation::List, deadline, listing)
-            .await?;
+        let snapshot = self.timed(RegistryOperation::List, deadline, listing).await?;
         let mut spec = None;
         let mut plan = None;
         for entry in &snapshot.entries {
@@ -117,11 +115,7 @@ impl Registry {
         }
         let room = spec.map(|spec| found_room(spec, plan)).transpose()?;
         let plan_key = plan.map(|entry| entry.mod_revision);
-        Ok(RoomReading {
-            room,
-            plan_key,
-            revision: snapshot.revision,
-        })
+        Ok(RoomReading { room, plan_key, revision: snapshot.revision })
     }
 
     /// Reads every room, in order of names. Those that cannot be read are left
@@ -132,9 +126,7 @@ impl Registry {
     ) -> Result<Vec<(RoomId, IntendedRoom)>, RegistryError> {
         let prefix = schema::rooms();
         let listing = self.store.list(&prefix);
-        let snapshot = self
-            .timed(RegistryOperation::List, deadline, listing)
-            .await?;
+        let snapshot = self.timed(RegistryOperation::List, deadline, listing).await?;
         let mut plans = std::collections::BTreeMap::new();
         let mut specs = std::collections::BTreeMap::new();
         for entry in &snapshot.entries {
@@ -182,8 +174,7 @@ impl Registry {
     ) -> Result<Option<Revision>, RegistryError> {
         let key = schema::room_spec(&record.room_id);
         let seen = Revision(found.intended.spec_revision);
-        self.swap(Transaction::replace(key, seen, record.encode()), deadline)
-            .await
+        self.swap(Transaction::replace(key, seen, record.encode()), deadline).await
     }
 
     /// Writes a room's plan, if the room still is the incarnation that was read
@@ -237,13 +228,8 @@ impl Registry {
         deadline: Instant,
     ) -> Result<Option<Revision>, RegistryError> {
         let committing = self.store.commit(transaction);
-        let Committed {
-            succeeded,
-            revision,
-            ..
-        } = self
-            .timed(RegistryOperation::Commit, deadline, committing)
-            .await?;
+        let Committed { succeeded, revision, .. } =
+            self.timed(RegistryOperation::Commit, deadline, committing).await?;
         if !succeeded {
             self.metrics.shared().registry_cas_conflicts.inc();
         }
@@ -300,8 +286,6 @@ fn fenced(transaction: Transaction, fence: Option<&Fence>) -> Transaction {
 impl RoomReading {
     /// Epoch of the room's plan; 0 if it has none.
     pub(crate) fn epoch(&self) -> Epoch {
-        self.room
-            .as_ref()
-            .map_or(Epoch(0), |found| found.intended.epoch())
+        self.room.as_ref().map_or(Epoch(0), |found| found.intended.epoch())
     }
 }

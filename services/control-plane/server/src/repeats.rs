@@ -66,9 +66,9 @@ impl Repeats {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         match answers.look_up(Instant::now(), key, body) {
             Replay::New => Ok(None),
-            Replay::Same(answer) => A::decode(answer)
-                .map(Some)
-                .map_err(|error| status::internal(&error)),
+            Replay::Same(answer) => {
+                A::decode(answer).map(Some).map_err(|error| status::internal(&error))
+            }
             Replay::Conflict => Err(status::error(
                 Code::InvalidArgument,
                 Reason::RequestIdReused,

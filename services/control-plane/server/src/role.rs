@@ -78,13 +78,7 @@ pub async fn start(
     dependencies: Dependencies,
     stop: CancellationToken,
 ) -> anyhow::Result<Running> {
-    let Dependencies {
-        store,
-        keys,
-        credential,
-        metrics,
-        readiness,
-    } = dependencies;
+    let Dependencies { store, keys, credential, metrics, readiness } = dependencies;
     let registry = Registry::new(Arc::clone(&store), metrics.clone());
     let cluster = Arc::new(Cluster::new(CensusConfig::default()));
     let nodes = Arc::new(Nodes::new(config.node_tls.clone(), credential.clone()));
@@ -112,10 +106,7 @@ pub async fn start(
     let server = Server::new(config.server.clone())
         .add_service(RoomServiceServer::new(room_api))
         .add_service(ClusterServiceServer::new(cluster_api))
-        .add_internal_service(
-            PlacementServiceServer::new(PlacementApi::new(placer)),
-            &credential,
-        )
+        .add_internal_service(PlacementServiceServer::new(PlacementApi::new(placer)), &credential)
         .serve(stop.clone())
         .await
         .context("the control plane cannot serve")?;

@@ -123,30 +123,16 @@ impl Rooms {
         };
         let spec = convert::spec_of_record(&record);
         // Without a node the room exists all the same, and is planned later.
-        let reservation = self
-            .cluster
-            .reserve(&new.id, &self.region, None, rand::random())
-            .ok();
-        let plan = reservation
-            .as_ref()
-            .map(|it| self.cluster.first_plan(it, &spec, revision));
-        let written = self
-            .registry
-            .create_room(&record, plan.as_ref(), deadline)
-            .await?;
+        let reservation = self.cluster.reserve(&new.id, &self.region, None, rand::random()).ok();
+        let plan = reservation.as_ref().map(|it| self.cluster.first_plan(it, &spec, revision));
+        let written = self.registry.create_room(&record, plan.as_ref(), deadline).await?;
         let Some(written) = written else {
             return Ok(None);
         };
         if plan.is_some() {
-            self.metrics
-                .control_plane()
-                .plans
-                .get(PlanReason::FirstUse)
-                .inc();
+            self.metrics.control_plane().plans.get(PlanReason::FirstUse).inc();
         }
-        self.cluster
-            .wait_for_revision(written, WATCH_PATIENCE)
-            .await;
+        self.cluster.wait_for_revision(written, WATCH_PATIENCE).await;
         let mut room = IntendedRoom {
             spec,
             create_revision: written.0,
@@ -164,10 +150,7 @@ impl Rooms {
         match self.registry.read_room(id, Instant::now() + PATIENCE).await {
             Ok(reading) => {
                 let found = reading.room.ok_or_else(not_found)?;
-                Ok(RoomAnswer {
-                    room: found.intended,
-                    stale: false,
-                })
+                Ok(RoomAnswer { room: found.intended, stale: false })
             }
             Err(RegistryError::Away) => {
                 // That it was not there before does not mean that it is not there.
@@ -209,14 +192,9 @@ impl Rooms {
                 return Err(status::aborted(Reason::EtagStale, message));
             }
             let record = changed(&found.record, &change);
-            let written = self
-                .registry
-                .replace_spec(&found, &record, deadline)
-                .await?;
+            let written = self.registry.replace_spec(&found, &record, deadline).await?;
             if let Some(revision) = written {
-                self.cluster
-                    .wait_for_revision(revision, WATCH_PATIENCE)
-                    .await;
+                self.cluster.wait_for_revision(revision, WATCH_PATIENCE).await;
                 let mut room = found.intended;
                 room.spec = convert::spec_of_record(&record);
                 room.spec_revision = revision.0;
@@ -231,19 +209,10 @@ impl Rooms {
         let deadline = Instant::now() + PATIENCE;
         for _ in 0..TRIES_MAX {
             let (reading, found) = self.found(id, deadline).await?;
-            let deleted = self
-                .registry
-                .delete_room(&reading, &found, None, deadline)
-                .await?;
+            let deleted = self.registry.delete_room(&reading, &found, None, deadline).await?;
             if let Some(revision) = deleted {
-                self.metrics
-                    .control_plane()
-                    .rooms_ended
-                    .get(RoomEnd::Deleted)
-                    .inc();
-                self.cluster
-                    .wait_for_revision(revision, WATCH_PATIENCE)
-                    .await;
+                self.metrics.control_plane().rooms_ended.get(RoomEnd::Deleted).inc();
+                self.cluster.wait_for_revision(revision, WATCH_PATIENCE).await;
                 return Ok(());
             }
         }
@@ -262,20 +231,13 @@ impl Rooms {
         let Some(found) = &reading.room else {
             return Ok(None);
         };
-        let plan = self
-            .cluster
-            .next_plan(reservation, &found.intended, reading.revision);
-        let written = self
-            .registry
-            .write_plan(reading, found, &plan, None, deadline)
-            .await?;
+        let plan = self.cluster.next_plan(reservation, &found.intended, reading.revision);
+        let written = self.registry.write_plan(reading, found, &plan, None, deadline).await?;
         let Some(revision) = written else {
             return Ok(None);
         };
         self.metrics.control_plane().plans.get(reason).inc();
-        self.cluster
-            .wait_for_revision(revision, WATCH_PATIENCE)
-            .await;
+        self.cluster.wait_for_revision(revision, WATCH_PATIENCE).await;
         let mut room = found.intended.clone();
         room.set_plan(Some((plan, revision.0)));
         Ok(Some(room))
@@ -323,9 +285,8 @@ fn contended(id: &RoomId) -> Status {
 fn new_uid() -> RoomUid {
     const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut random = rand::rng();
-    let tail: String = (0..12)
-        .map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]))
-        .collect();
+    let tail: String =
+        (0..12).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])).collect();
     RoomUid::from_raw(format!("RM_{tail}"))
 }
 

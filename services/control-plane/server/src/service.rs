@@ -35,10 +35,7 @@ fn cut_page<R, T: Message>(
         "" => None,
         token => Some(page::decode(list, token).map_err(refused)?),
     };
-    let limits = PageLimits {
-        items: page::page_size(page_size),
-        weight: PAGE_BYTES_MAX,
-    };
+    let limits = PageLimits { items: page::page_size(page_size), weight: PAGE_BYTES_MAX };
     let rows = rows
         .into_iter()
         .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after))

@@ -37,10 +37,7 @@ fn check(text: &str, slash_allowed: bool) -> Result<(), IdError> {
     if text.len() > NAME_BYTES_MAX {
         return Err(IdError::TooLong);
     }
-    if text
-        .chars()
-        .any(|c| c.is_control() || (c == '/' && !slash_allowed))
-    {
+    if text.chars().any(|c| c.is_control() || (c == '/' && !slash_allowed)) {
         return Err(IdError::BadCharacter);
     }
     Ok(())

@@ -85,11 +85,7 @@ impl Codec {
     pub fn from_mime_type(mime: &str) -> Option<Self> {
         let name = mime.rsplit('/').next().unwrap_or(mime);
         Self::ALL.into_iter().find(|codec| {
-            codec
-                .mime_type()
-                .rsplit('/')
-                .next()
-                .is_some_and(|own| own.eq_ignore_ascii_case(name))
+            codec.mime_type().rsplit('/').next().is_some_and(|own| own.eq_ignore_ascii_case(name))
         })
     }
 
@@ -182,9 +178,7 @@ impl HeaderExtension {
     /// The extension a URI names.
     #[must_use]
     pub fn from_uri(uri: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|extension| extension.uri() == uri)
+        Self::ALL.into_iter().find(|extension| extension.uri() == uri)
     }
 }
 
@@ -216,9 +210,7 @@ impl ExtensionIds {
         if id == 0 {
             return None;
         }
-        HeaderExtension::ALL
-            .into_iter()
-            .find(|extension| self.ids[*extension as usize] == id)
+        HeaderExtension::ALL.into_iter().find(|extension| self.ids[*extension as usize] == id)
     }
 
     /// Those negotiated, with their ids.
@@ -313,10 +305,7 @@ pub enum SubscriptionTarget {
 
 impl SubscriptionTarget {
     /// Everything there is.
-    pub const BEST: Self = Self::UpTo {
-        spatial: u8::MAX,
-        temporal: u8::MAX,
-    };
+    pub const BEST: Self = Self::UpTo { spatial: u8::MAX, temporal: u8::MAX };
 }
 
 #[cfg(test)]

@@ -46,9 +46,7 @@ pub struct EmbeddedConfig {
 
 impl Default for EmbeddedConfig {
     fn default() -> Self {
-        Self {
-            path: PathBuf::from("headwater.redb"),
-        }
+        Self { path: PathBuf::from("headwater.redb") }
     }
 }
 
@@ -206,10 +204,7 @@ mod tests {
 
     #[test]
     fn the_default_is_a_local_etcd_and_a_kind_alone_is_enough() {
-        assert_eq!(
-            toml::from_str::<RegistryConfig>("").unwrap(),
-            RegistryConfig::default()
-        );
+        assert_eq!(toml::from_str::<RegistryConfig>("").unwrap(), RegistryConfig::default());
         let memory: RegistryConfig = toml::from_str("kind = \"memory\"").unwrap();
         assert_eq!(memory.kind, RegistryKind::Memory);
     }

@@ -73,11 +73,7 @@ impl Election {
         if name.contains('/') {
             return Err(KeyError::BadCharacter);
         }
-        Ok(Self {
-            store,
-            name: name.into(),
-            ttl,
-        })
+        Ok(Self { store, name: name.into(), ttl })
     }
 
     /// Waits until this candidate is elected, however long the registry is away.
@@ -132,28 +128,17 @@ impl Election {
             drop(self.store.revoke_lease(lease.id).await);
             return Ok(None);
         }
-        let fence = Fence {
-            key: entry.key,
-            token: entry.create_revision,
-        };
+        let fence = Fence { key: entry.key, token: entry.create_revision };
         tracing::info!(election = %self.name, token = %fence.token, "elected");
-        Ok(Some(Leadership::start(
-            Arc::clone(&self.store),
-            fence,
-            lease,
-            asked,
-        )))
+        Ok(Some(Leadership::start(Arc::clone(&self.store), fence, lease, asked)))
     }
 
     /// Writes our name if there is no leader, and reads whose name is there.
     async fn put_candidate(&self, candidate: &Bytes, lease: LeaseId) -> Result<Entry, StoreError> {
         let key = schema::leader(&self.name);
         loop {
-            let put = Operation::Put {
-                key: key.clone(),
-                value: candidate.clone(),
-                lease: Some(lease),
-            };
+            let put =
+                Operation::Put { key: key.clone(), value: candidate.clone(), lease: Some(lease) };
             let transaction = Transaction::new()
                 .when(Compare::Absent(key.clone()))
                 .then(put)
@@ -182,10 +167,7 @@ impl Election {
 }
 
 fn leader(entry: &Entry) -> Leader {
-    Leader {
-        candidate: entry.value.clone(),
-        token: entry.create_revision,
-    }
+    Leader { candidate: entry.value.clone(), token: entry.create_revision }
 }
 
 /// Who leads, as it changes.
@@ -202,17 +184,10 @@ impl Observation {
         loop {
             match self.watch.next().await {
                 WatchEvent::Snapshot(snapshot) => {
-                    return snapshot
-                        .entries
-                        .iter()
-                        .find(|e| e.key == self.key)
-                        .map(leader);
+                    return snapshot.entries.iter().find(|e| e.key == self.key).map(leader);
                 }
                 WatchEvent::Changes(changes) => {
-                    let last = changes
-                        .changes
-                        .iter()
-                        .rfind(|change| *change.key() == self.key);
+                    let last = changes.changes.iter().rfind(|change| *change.key() == self.key);
                     match last {
                         Some(Change::Put(entry)) => return Some(leader(entry)),
                         Some(Change::Deleted { .. }) => return None,
@@ -241,13 +216,7 @@ impl Leadership {
         let (sender, over) = watch::channel(false);
         let renewal = Renewal::new(Arc::clone(&store), lease, asked);
         let task = tokio::spawn(keep(Arc::clone(&store), fence.clone(), renewal, sender));
-        Self {
-            store,
-            fence,
-            lease,
-            over,
-            task,
-        }
+        Self { store, fence, lease, over, task }
     }
 
     /// What every write of the leader has to carry.

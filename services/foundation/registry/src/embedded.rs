@@ -56,10 +56,7 @@ impl EmbeddedStore {
         let local = answer.await.map_err(|_| {
             OpenError::Thread(std::io::Error::other("the registry's thread ended"))
         })??;
-        Ok(Self {
-            local,
-            thread: Some(thread),
-        })
+        Ok(Self { local, thread: Some(thread) })
     }
 
     /// Forgets the history up to a revision: who watches from there must list.
@@ -86,10 +83,7 @@ store_by_local!(EmbeddedStore);
 /// The thread: opens the file, then serves the handle until it is dropped. Its
 /// runtime is its own because the writes block it.
 fn own(path: &Path, opened: oneshot::Sender<Result<Local, OpenError>>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(opened.send(Err(OpenError::Thread(error)))),
     };
@@ -105,22 +99,14 @@ fn own(path: &Path, opened: oneshot::Sender<Result<Local, OpenError>>) {
 }
 
 fn restore(path: &Path) -> Result<(Engine, RedbJournal), OpenError> {
-    let database = Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .create(path)
-        .map_err(|e| match e {
-            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
-                path: path.to_owned(),
-            },
+    let database =
+        Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| match e {
+            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.to_owned() },
             other => unusable(path, other),
         })?;
     let format = prepare_tables(&database).map_err(|error| unusable(path, error))?;
     if format != FORMAT {
-        return Err(OpenError::Format {
-            path: path.to_owned(),
-            found: format,
-            known: FORMAT,
-        });
+        return Err(OpenError::Format { path: path.to_owned(), found: format, known: FORMAT });
     }
     let (revision, entries) = read_all(&database).map_err(|error| unusable(path, error))?;
     let mut journal = RedbJournal { database };
@@ -131,23 +117,15 @@ fn restore(path: &Path) -> Result<(Engine, RedbJournal), OpenError> {
         now = Revision(revision.0 + 1);
         let ended: Vec<Change> = leased
             .into_iter()
-            .map(|entry| Change::Deleted {
-                key: entry.key,
-                revision: now,
-            })
+            .map(|entry| Change::Deleted { key: entry.key, revision: now })
             .collect();
-        journal
-            .append(now, &ended)
-            .map_err(|error| unusable(path, error))?;
+        journal.append(now, &ended).map_err(|error| unusable(path, error))?;
     }
     Ok((Engine::restored(now, entries), journal))
 }
 
 fn unusable(path: &Path, error: impl Into<Cause>) -> OpenError {
-    OpenError::File {
-        path: path.to_owned(),
-        source: error.into(),
-    }
+    OpenError::File { path: path.to_owned(), source: error.into() }
 }
 
 /// Makes the tables of a new file and says which format an old one has.
@@ -172,10 +150,7 @@ fn prepare_tables(database: &Database) -> Result<u64, redb::Error> {
 
 fn read_all(database: &Database) -> Result<(Revision, Vec<Entry>), Cause> {
     let read = database.begin_read()?;
-    let revision = read
-        .open_table(META)?
-        .get(META_REVISION)?
-        .map_or(0, |found| found.value());
+    let revision = read.open_table(META)?.get(META_REVISION)?.map_or(0, |found| found.value());
     let mut entries = Vec::new();
     for row in read.open_table(ENTRIES)?.iter()? {
         let (key, row) = row?;

@@ -74,10 +74,7 @@ impl Engine {
             revision,
             compacted: revision,
             bytes,
-            entries: entries
-                .into_iter()
-                .map(|entry| (entry.key.clone(), entry))
-                .collect(),
+            entries: entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect(),
             ..Self::default()
         }
     }
@@ -99,24 +96,14 @@ impl Engine {
             .take_while(|entry| prefix.contains(&entry.key))
             .cloned()
             .collect();
-        Snapshot {
-            entries,
-            revision: self.revision,
-        }
+        Snapshot { entries, revision: self.revision }
     }
 
     /// Works out a transaction.
     pub fn prepare(&self, transaction: Transaction) -> Result<Prepared, StoreError> {
         transaction.check()?;
-        let succeeded = transaction
-            .compares
-            .iter()
-            .all(|compare| self.holds(compare));
-        let branch = if succeeded {
-            transaction.then
-        } else {
-            transaction.otherwise
-        };
+        let succeeded = transaction.compares.iter().all(|compare| self.holds(compare));
+        let branch = if succeeded { transaction.then } else { transaction.otherwise };
         let next = Revision(self.revision.0 + 1);
         let mut read = Vec::new();
         let mut changes = Vec::new();
@@ -125,10 +112,7 @@ impl Engine {
                 Operation::Get(key) => read.push(self.get(&key)),
                 Operation::Delete(key) => {
                     if self.entries.contains_key(&key) {
-                        changes.push(Change::Deleted {
-                            key,
-                            revision: next,
-                        });
+                        changes.push(Change::Deleted { key, revision: next });
                     }
                 }
                 Operation::Put { key, value, lease } => {
@@ -158,14 +142,8 @@ impl Engine {
     pub fn prepare_end(&self, lease: LeaseId) -> Option<Prepared> {
         let term = self.leases.get(&lease)?;
         let revision = Revision(self.revision.0 + 1);
-        let changes = term
-            .keys
-            .iter()
-            .map(|key| Change::Deleted {
-                key: key.clone(),
-                revision,
-            })
-            .collect();
+        let changes =
+            term.keys.iter().map(|key| Change::Deleted { key: key.clone(), revision }).collect();
         Some(self.prepared(true, Vec::new(), changes))
     }
 
@@ -175,25 +153,14 @@ impl Engine {
         read: Vec<Option<Entry>>,
         changes: Vec<Change>,
     ) -> Prepared {
-        let revision = if changes.is_empty() {
-            self.revision
-        } else {
-            Revision(self.revision.0 + 1)
-        };
+        let revision =
+            if changes.is_empty() { self.revision } else { Revision(self.revision.0 + 1) };
         let mut bytes = self.bytes;
         for change in &changes {
             bytes -= self.entries.get(change.key()).map_or(0, entry_bytes);
             bytes += change_bytes(change);
         }
-        Prepared {
-            committed: Committed {
-                succeeded,
-                revision,
-                read,
-            },
-            changes,
-            bytes,
-        }
+        Prepared { committed: Committed { succeeded, revision, read }, changes, bytes }
     }
 
     fn holds(&self, compare: &Compare) -> bool {
@@ -210,11 +177,7 @@ impl Engine {
 
     /// Does what was prepared and hands back what watchers are to be told.
     pub fn apply(&mut self, prepared: Prepared) -> (Committed, Option<Changes>) {
-        let Prepared {
-            committed,
-            changes,
-            bytes,
-        } = prepared;
+        let Prepared { committed, changes, bytes } = prepared;
         if changes.is_empty() {
             return (committed, None);
         }
@@ -234,10 +197,7 @@ impl Engine {
         }
         self.bytes = bytes;
         self.revision = committed.revision;
-        let told = Changes {
-            revision: committed.revision,
-            changes,
-        };
+        let told = Changes { revision: committed.revision, changes };
         self.remember(told.clone());
         (committed, Some(told))
     }
@@ -267,11 +227,7 @@ impl Engine {
 
     /// Forgets the history up to a revision.
     pub fn compact(&mut self, up_to: Revision) {
-        while self
-            .history
-            .front()
-            .is_some_and(|changes| changes.revision <= up_to)
-        {
+        while self.history.front().is_some_and(|changes| changes.revision <= up_to) {
             self.forget_oldest();
         }
     }
@@ -283,18 +239,10 @@ impl Engine {
         prefix: &Prefix,
     ) -> Result<Vec<Changes>, WatchError> {
         if after < self.compacted || after > self.revision {
-            return Err(WatchError::Gap {
-                after,
-                oldest: self.compacted,
-            });
+            return Err(WatchError::Gap { after, oldest: self.compacted });
         }
-        let newer = self
-            .history
-            .iter()
-            .filter(|changes| changes.revision > after);
-        Ok(newer
-            .filter_map(|changes| restrict(changes, prefix))
-            .collect())
+        let newer = self.history.iter().filter(|changes| changes.revision > after);
+        Ok(newer.filter_map(|changes| restrict(changes, prefix)).collect())
     }
 
     /// Grants a lease.
@@ -305,23 +253,13 @@ impl Engine {
         let ttl = ttl.clamp(TTL_MIN, TTL_MAX);
         self.last_lease += 1;
         let id = LeaseId(self.last_lease);
-        self.leases.insert(
-            id,
-            LeaseTerm {
-                ttl,
-                ends: now + ttl,
-                keys: BTreeSet::new(),
-            },
-        );
+        self.leases.insert(id, LeaseTerm { ttl, ends: now + ttl, keys: BTreeSet::new() });
         Ok(Lease { id, ttl })
     }
 
     /// Starts a lease's time anew.
     pub fn keep_alive(&mut self, now: Instant, lease: LeaseId) -> Result<(), StoreError> {
-        let term = self
-            .leases
-            .get_mut(&lease)
-            .ok_or(StoreError::LeaseNotFound(lease))?;
+        let term = self.leases.get_mut(&lease).ok_or(StoreError::LeaseNotFound(lease))?;
         term.ends = now + term.ttl;
         Ok(())
     }
@@ -338,25 +276,15 @@ impl Engine {
 
     /// A lease that has ended by now.
     pub fn expired(&self, now: Instant) -> Option<LeaseId> {
-        self.leases
-            .iter()
-            .find(|(_, term)| term.ends <= now)
-            .map(|(id, _)| *id)
+        self.leases.iter().find(|(_, term)| term.ends <= now).map(|(id, _)| *id)
     }
 }
 
 /// The changes that concern a prefix, if there are any.
 pub fn restrict(changes: &Changes, prefix: &Prefix) -> Option<Changes> {
-    let concerned: Vec<Change> = changes
-        .changes
-        .iter()
-        .filter(|change| prefix.contains(change.key()))
-        .cloned()
-        .collect();
-    (!concerned.is_empty()).then_some(Changes {
-        revision: changes.revision,
-        changes: concerned,
-    })
+    let concerned: Vec<Change> =
+        changes.changes.iter().filter(|change| prefix.contains(change.key())).cloned().collect();
+    (!concerned.is_empty()).then_some(Changes { revision: changes.revision, changes: concerned })
 }
 
 fn entry_bytes(entry: &Entry) -> usize {

@@ -104,10 +104,7 @@ impl EtcdStore {
     pub async fn with_timing(config: &EtcdConfig, timing: EtcdTiming) -> Result<Self, OpenError> {
         let members = Arc::new(Members::new(config, timing)?);
         members.read_credentials().await?;
-        Ok(Self {
-            members,
-            root: format!("{}/", config.prefix).into(),
-        })
+        Ok(Self { members, root: format!("{}/", config.prefix).into() })
     }
 
     /// Lets calls begin with one member, by its place in the endpoints, where a
@@ -157,17 +154,9 @@ impl EtcdStore {
     }
 
     fn transaction(&self, transaction: &Transaction) -> Txn {
-        let compares: Vec<_> = transaction
-            .compares
-            .iter()
-            .map(|c| self.compare(c))
-            .collect();
+        let compares: Vec<_> = transaction.compares.iter().map(|c| self.compare(c)).collect();
         let then: Vec<_> = transaction.then.iter().map(|o| self.operation(o)).collect();
-        let otherwise: Vec<_> = transaction
-            .otherwise
-            .iter()
-            .map(|o| self.operation(o))
-            .collect();
+        let otherwise: Vec<_> = transaction.otherwise.iter().map(|o| self.operation(o)).collect();
         Txn::new().when(compares).and_then(then).or_else(otherwise)
     }
 
@@ -193,20 +182,13 @@ impl EtcdStore {
     /// All pages at the revision of the first one.
     async fn list_once(&self, prefix: &Prefix) -> Result<Snapshot, Failure> {
         let mut start = self.full_prefix(prefix);
-        let mut snapshot = Snapshot {
-            entries: Vec::new(),
-            revision: Revision(0),
-        };
+        let mut snapshot = Snapshot { entries: Vec::new(), revision: Revision(0) };
         loop {
-            let page = self
-                .page(prefix, &start, raw_revision(snapshot.revision))
-                .await?;
+            let page = self.page(prefix, &start, raw_revision(snapshot.revision)).await?;
             if snapshot.revision == Revision(0) {
                 snapshot.revision = header_revision(page.header());
             }
-            snapshot
-                .entries
-                .extend(page.kvs().iter().filter_map(|kv| entry(&self.root, kv)));
+            snapshot.entries.extend(page.kvs().iter().filter_map(|kv| entry(&self.root, kv)));
             match page.kvs().last() {
                 // The least key behind the last one.
                 Some(last) if page.more() => start = [last.key(), b"\0"].concat(),
@@ -235,11 +217,7 @@ impl Store for EtcdStore {
             async move { kv(&client).get(key, None).await }
         };
         let answer = self.members.call(Repeat::Read, read).await?;
-        Ok(answer
-            .value
-            .kvs()
-            .first()
-            .and_then(|kv| entry(&self.root, kv)))
+        Ok(answer.value.kvs().first().and_then(|kv| entry(&self.root, kv)))
     }
 
     async fn list(&self, prefix: &Prefix) -> Result<Snapshot, StoreError> {
@@ -261,27 +239,17 @@ impl Store for EtcdStore {
         } else {
             Repeat::WriteOnce
         };
-        let lease = transaction
-            .then
-            .iter()
-            .chain(&transaction.otherwise)
-            .find_map(|o| match o {
-                Operation::Put { lease, .. } => *lease,
-                Operation::Delete(_) | Operation::Get(_) => None,
-            });
+        let lease = transaction.then.iter().chain(&transaction.otherwise).find_map(|o| match o {
+            Operation::Put { lease, .. } => *lease,
+            Operation::Delete(_) | Operation::Get(_) => None,
+        });
         let request = self.transaction(&transaction);
         let write = |client: Client| {
             let request = request.clone();
             async move { kv(&client).txn(request).await }
         };
-        let Answer {
-            value: response,
-            doubted,
-        } = self
-            .members
-            .call(repeat, write)
-            .await
-            .map_err(|failure| failure.about(lease))?;
+        let Answer { value: response, doubted } =
+            self.members.call(repeat, write).await.map_err(|failure| failure.about(lease))?;
         if !response.succeeded()
             && let (Some(cause), Repeat::Write) = (doubted, repeat)
         {
@@ -295,17 +263,11 @@ impl Store for EtcdStore {
     async fn grant_lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
         let seconds = i64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
         let grant = |client: Client| async move {
-            client
-                .lease_client()
-                .grant(seconds.clamp(1, 86_400), None)
-                .await
+            client.lease_client().grant(seconds.clamp(1, 86_400), None).await
         };
         // Granting twice leaves a lease without keys behind, which ends by itself.
         let granted = self.members.call(Repeat::Harmless, grant).await?.value;
-        Ok(Lease {
-            id: lease_id(granted.id()),
-            ttl: seconds_of(granted.ttl()),
-        })
+        Ok(Lease { id: lease_id(granted.id()), ttl: seconds_of(granted.ttl()) })
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
@@ -319,9 +281,7 @@ impl Store for EtcdStore {
             Ok(())
         };
         let pinged = self.members.call(Repeat::Read, ping).await;
-        pinged
-            .map(|_| ())
-            .map_err(|failure| failure.about(Some(lease)))
+        pinged.map(|_| ()).map_err(|failure| failure.about(Some(lease)))
     }
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
@@ -335,13 +295,7 @@ impl Store for EtcdStore {
 
     async fn watch(&self, prefix: &Prefix, after: Revision) -> Result<ChangeStream, WatchError> {
         let prefix = self.full_prefix(prefix);
-        watch::open(
-            Arc::clone(&self.members),
-            Arc::clone(&self.root),
-            prefix,
-            after,
-        )
-        .await
+        watch::open(Arc::clone(&self.members), Arc::clone(&self.root), prefix, after).await
     }
 }
 
@@ -353,13 +307,10 @@ fn kv(client: &Client) -> etcd_client::KvClient {
 }
 
 fn committed(root: &str, response: &TxnResponse) -> Committed {
-    let read = response
-        .op_responses()
-        .into_iter()
-        .filter_map(|answer| match answer {
-            TxnOpResponse::Get(found) => Some(found.kvs().first().and_then(|kv| entry(root, kv))),
-            TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
-        });
+    let read = response.op_responses().into_iter().filter_map(|answer| match answer {
+        TxnOpResponse::Get(found) => Some(found.kvs().first().and_then(|kv| entry(root, kv))),
+        TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
+    });
     Committed {
         succeeded: response.succeeded(),
         read: read.collect(),
@@ -423,18 +374,12 @@ mod tests {
 
     #[test]
     fn a_range_ends_behind_its_folder() {
-        assert_eq!(
-            range_end(b"/headwater/v1/rooms/".to_vec()),
-            b"/headwater/v1/rooms0"
-        );
+        assert_eq!(range_end(b"/headwater/v1/rooms/".to_vec()), b"/headwater/v1/rooms0");
     }
 
     #[test]
     fn keys_outside_our_root_are_not_ours() {
-        assert_eq!(
-            key("/a/", b"/a/rooms/r"),
-            Some(Key::new("rooms/r").unwrap())
-        );
+        assert_eq!(key("/a/", b"/a/rooms/r"), Some(Key::new("rooms/r").unwrap()));
         assert_eq!(key("/a/", b"/b/rooms/r"), None);
         assert_eq!(key("/a/", b"/a/\xff"), None);
     }

@@ -45,10 +45,7 @@ impl Key {
 
     /// A key built by the schema from checked ids.
     pub(crate) fn from_checked(text: String) -> Self {
-        debug_assert!(
-            Self::new(text.clone()).is_ok(),
-            "the schema makes keys only"
-        );
+        debug_assert!(Self::new(text.clone()).is_ok(), "the schema makes keys only");
         Self(text)
     }
 

@@ -113,12 +113,7 @@ impl LeaseKeeper {
             state: sender,
             refresh: Arc::clone(&refresh),
         };
-        Self {
-            state,
-            refresh,
-            store,
-            task: tokio::spawn(registrar.run()),
-        }
+        Self { state, refresh, store, task: tokio::spawn(registrar.run()) }
     }
 
     /// How the registration stands, now and whenever that changes.
@@ -130,9 +125,7 @@ impl LeaseKeeper {
     /// Waits until the keys are registered.
     pub async fn held(&self) -> Incarnation {
         let mut state = self.state.clone();
-        let held = state
-            .wait_for(|state| matches!(state, LeaseState::Held { .. }))
-            .await;
+        let held = state.wait_for(|state| matches!(state, LeaseState::Held { .. })).await;
         match held.map(|state| state.clone()) {
             Ok(LeaseState::Held { incarnation, .. }) => incarnation,
             // The task ends before this only when its runtime shuts down.
@@ -256,23 +249,14 @@ impl Registrar {
                 .flatten()
                 .find(|entry| entry.lease != Some(lease.id))
                 .map(|entry| entry.key);
-            return Ok((
-                lease,
-                other.map_or(Registered::Yes, Registered::HeldByOther),
-            ));
+            return Ok((lease, other.map_or(Registered::Yes, Registered::HeldByOther)));
         }
     }
 
     /// Renews the lease and checks the keys until the registration is lost.
     async fn keep(&self, incarnation: Incarnation, lease: Lease, asked: Instant) {
-        let held = LeaseState::Held {
-            incarnation,
-            lease: lease.id,
-        };
-        let doubtful = LeaseState::Doubtful {
-            incarnation,
-            lease: lease.id,
-        };
+        let held = LeaseState::Held { incarnation, lease: lease.id };
+        let doubtful = LeaseState::Doubtful { incarnation, lease: lease.id };
         self.tell(&held);
         let mut renewal = Renewal::new(Arc::clone(&self.store), lease, asked);
         loop {
@@ -325,9 +309,7 @@ impl Registrar {
         let Registration { key, value } = wanted;
         let guard = match self.store.get(key).await? {
             None => Compare::Absent(key.clone()),
-            Some(Entry {
-                lease: Some(found), ..
-            }) if found != lease => return Ok(Keys::Taken),
+            Some(Entry { lease: Some(found), .. }) if found != lease => return Ok(Keys::Taken),
             Some(entry) if entry.value == *value && entry.lease == Some(lease) => {
                 return Ok(Keys::Ours);
             }
@@ -348,9 +330,5 @@ enum Keys {
 }
 
 fn put(key: &Key, value: &Bytes, lease: LeaseId) -> Operation {
-    Operation::Put {
-        key: key.clone(),
-        value: value.clone(),
-        lease: Some(lease),
-    }
+    Operation::Put { key: key.clone(), value: value.clone(), lease: Some(lease) }
 }

@@ -86,25 +86,14 @@ pub struct Owner<J> {
 /// A handle, and the task to run somewhere.
 pub fn local<J: Journal>(engine: Engine, journal: J) -> (Local, Owner<J>) {
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-    (
-        Local { commands: sender },
-        Owner {
-            engine,
-            journal,
-            commands,
-            watchers: Vec::new(),
-        },
-    )
+    (Local { commands: sender }, Owner { engine, journal, commands, watchers: Vec::new() })
 }
 
 impl<J: Journal> Owner<J> {
     /// Works until all handles are gone.
     pub async fn run(mut self) {
         loop {
-            let wake = self
-                .engine
-                .poll_timeout()
-                .map_or_else(|| Instant::now() + IDLE, Into::into);
+            let wake = self.engine.poll_timeout().map_or_else(|| Instant::now() + IDLE, Into::into);
             let command = tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(wake) => None,
@@ -149,8 +138,7 @@ impl<J: Journal> Owner<J> {
 
     fn write(&mut self, prepared: Prepared) -> Result<Committed, StoreError> {
         if !prepared.changes.is_empty() {
-            self.journal
-                .append(prepared.committed.revision, &prepared.changes)?;
+            self.journal.append(prepared.committed.revision, &prepared.changes)?;
         }
         let (committed, told) = self.engine.apply(prepared);
         if let Some(changes) = told {
@@ -161,11 +149,10 @@ impl<J: Journal> Owner<J> {
 
     /// Hands changes to the watchers; one whose queue is full is cut off.
     fn tell(&mut self, changes: &Changes) {
-        self.watchers
-            .retain(|(prefix, watcher)| match restrict(changes, prefix) {
-                Some(concerned) => watcher.try_send(concerned).is_ok(),
-                None => !watcher.is_closed(),
-            });
+        self.watchers.retain(|(prefix, watcher)| match restrict(changes, prefix) {
+            Some(concerned) => watcher.try_send(concerned).is_ok(),
+            None => !watcher.is_closed(),
+        });
     }
 
     fn end_leases(&mut self) {
@@ -191,9 +178,7 @@ impl<J: Journal> Owner<J> {
         let backlog = self.engine.changes_after(after, &prefix)?;
         self.watchers.retain(|(_, watcher)| !watcher.is_closed());
         if self.watchers.len() >= WATCHERS_MAX {
-            return Err(WatchError::Interrupted(
-                Interruption::TooManyWatchers.into(),
-            ));
+            return Err(WatchError::Interrupted(Interruption::TooManyWatchers.into()));
         }
         let (sender, receiver) = mpsc::channel(WATCHER_REVISIONS_MAX);
         self.watchers.push((prefix, sender));
@@ -216,17 +201,12 @@ impl fmt::Debug for Local {
 impl Local {
     /// A handle to nothing.
     pub fn closed() -> Self {
-        Self {
-            commands: mpsc::channel(1).0,
-        }
+        Self { commands: mpsc::channel(1).0 }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(command(reply))
-            .await
-            .map_err(|_| StoreError::Closed)?;
+        self.commands.send(command(reply)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)
     }
 
@@ -250,8 +230,7 @@ impl Store for Local {
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Committed, StoreError> {
-        self.ask(|reply| Command::Commit(transaction, reply))
-            .await?
+        self.ask(|reply| Command::Commit(transaction, reply)).await?
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
@@ -267,9 +246,7 @@ impl Store for Local {
     }
 
     async fn watch(&self, prefix: &Prefix, after: Revision) -> Result<ChangeStream, WatchError> {
-        let asked = self
-            .ask(|reply| Command::Watch(prefix.clone(), after, reply))
-            .await;
+        let asked = self.ask(|reply| Command::Watch(prefix.clone(), after, reply)).await;
         let Ok(following) = asked else {
             return Err(WatchError::Interrupted(Interruption::Closed.into()));
         };
@@ -279,10 +256,7 @@ impl Store for Local {
             Some((Ok(changes), live))
         });
         let end = stream::once(async { Err(WatchError::Interrupted(Interruption::CutOff.into())) });
-        Ok(stream::iter(backlog.into_iter().map(Ok))
-            .chain(live)
-            .chain(end)
-            .boxed())
+        Ok(stream::iter(backlog.into_iter().map(Ok)).chain(live).chain(end).boxed())
     }
 }
 

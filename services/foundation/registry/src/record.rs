@@ -62,13 +62,8 @@ pub trait Record: Serialize + DeserializeOwned {
 
     /// The bytes to store.
     fn encode(&self) -> Bytes {
-        let written = Written {
-            version: Self::VERSION,
-            record: self,
-        };
-        serde_json::to_vec(&written)
-            .expect("records hold nothing that JSON cannot say")
-            .into()
+        let written = Written { version: Self::VERSION, record: self };
+        serde_json::to_vec(&written).expect("records hold nothing that JSON cannot say").into()
     }
 
     /// Reads stored bytes.
@@ -76,17 +71,10 @@ pub trait Record: Serialize + DeserializeOwned {
     /// # Errors
     /// If they are not this record, or of a newer version.
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let malformed = |source| RecordError::Malformed {
-            kind: Self::KIND,
-            source,
-        };
+        let malformed = |source| RecordError::Malformed { kind: Self::KIND, source };
         let Version { version: found } = serde_json::from_slice(bytes).map_err(malformed)?;
         if found > Self::VERSION {
-            return Err(RecordError::TooNew {
-                kind: Self::KIND,
-                found,
-                known: Self::VERSION,
-            });
+            return Err(RecordError::TooNew { kind: Self::KIND, found, known: Self::VERSION });
         }
         serde_json::from_slice(bytes).map_err(malformed)
     }

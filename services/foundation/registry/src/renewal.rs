@@ -33,12 +33,7 @@ pub struct Renewal {
 impl Renewal {
     /// For a lease whose grant was asked for at `asked`.
     pub fn new(store: Arc<dyn Store>, lease: Lease, asked: Instant) -> Self {
-        Self {
-            store,
-            lease,
-            renewed: asked,
-            due: asked + lease.ttl / 3,
-        }
+        Self { store, lease, renewed: asked, due: asked + lease.ttl / 3 }
     }
 
     fn interval(&self) -> Duration {

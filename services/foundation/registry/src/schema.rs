@@ -103,9 +103,7 @@ pub fn subject(key: &Key) -> Option<Subject> {
                 _ => None,
             }
         }
-        "elections" => rest
-            .strip_suffix("/leader")
-            .map(|name| Subject::Leader(name.to_owned())),
+        "elections" => rest.strip_suffix("/leader").map(|name| Subject::Leader(name.to_owned())),
         _ => None,
     }
 }
@@ -123,10 +121,7 @@ mod tests {
             (lifecycle(&node_id), Subject::Lifecycle(node_id.clone())),
             (room_spec(&room_id), Subject::RoomSpec(room_id.clone())),
             (room_plan(&room_id), Subject::RoomPlan(room_id.clone())),
-            (
-                leader("room-cleaner"),
-                Subject::Leader("room-cleaner".to_owned()),
-            ),
+            (leader("room-cleaner"), Subject::Leader("room-cleaner".to_owned())),
         ] {
             assert_eq!(subject(&key), Some(expected), "{key}");
         }
@@ -139,14 +134,7 @@ mod tests {
 
     #[test]
     fn strange_keys_are_nobodys() {
-        for text in [
-            "nodes",
-            "nodes/a/b",
-            "rooms/r",
-            "rooms/r/stage",
-            "other/x",
-            "elections/a",
-        ] {
+        for text in ["nodes", "nodes/a/b", "rooms/r", "rooms/r/stage", "other/x", "elections/a"] {
             assert_eq!(subject(&Key::new(text).unwrap()), None, "{text}");
         }
     }

@@ -133,23 +133,17 @@ impl Transaction {
 
     /// Writes a key that must not exist.
     pub fn create(key: Key, value: impl Into<Bytes>) -> Self {
-        Self::new()
-            .when(Compare::Absent(key.clone()))
-            .put(key, value)
+        Self::new().when(Compare::Absent(key.clone())).put(key, value)
     }
 
     /// Writes a key that must be as it was at `revision`.
     pub fn replace(key: Key, revision: Revision, value: impl Into<Bytes>) -> Self {
-        Self::new()
-            .when(Compare::ModRevision(key.clone(), revision))
-            .put(key, value)
+        Self::new().when(Compare::ModRevision(key.clone(), revision)).put(key, value)
     }
 
     /// Deletes a key that must be as it was at `revision`.
     pub fn remove(key: Key, revision: Revision) -> Self {
-        Self::new()
-            .when(Compare::ModRevision(key.clone(), revision))
-            .then(Operation::Delete(key))
+        Self::new().when(Compare::ModRevision(key.clone(), revision)).then(Operation::Delete(key))
     }
 
     /// Adds a condition.
@@ -172,11 +166,7 @@ impl Transaction {
 
     /// Adds a write without a lease if all conditions hold.
     pub fn put(self, key: Key, value: impl Into<Bytes>) -> Self {
-        self.then(Operation::Put {
-            key,
-            value: value.into(),
-            lease: None,
-        })
+        self.then(Operation::Put { key, value: value.into(), lease: None })
     }
 
     /// Adds what to do if a condition does not hold.
@@ -190,38 +180,22 @@ impl Transaction {
     /// # Errors
     /// If it is too long, too large, or touches a key twice in one branch.
     pub fn check(&self) -> Result<(), TransactionError> {
-        let count = self
-            .compares
-            .len()
-            .max(self.then.len())
-            .max(self.otherwise.len());
+        let count = self.compares.len().max(self.then.len()).max(self.otherwise.len());
         if count > OPERATIONS_MAX {
             return Err(TransactionError::TooMany { count });
         }
-        let compared: usize = self
-            .compares
-            .iter()
-            .map(|compare| compare.key().as_str().len())
-            .sum();
-        let operations = self
-            .then
-            .iter()
-            .chain(&self.otherwise)
-            .map(Operation::bytes)
-            .sum::<usize>();
+        let compared: usize =
+            self.compares.iter().map(|compare| compare.key().as_str().len()).sum();
+        let operations =
+            self.then.iter().chain(&self.otherwise).map(Operation::bytes).sum::<usize>();
         let bytes = compared + operations;
         if bytes > TRANSACTION_BYTES_MAX {
             return Err(TransactionError::TooLarge { bytes });
         }
         for branch in [&self.then, &self.otherwise] {
             let mut keys = BTreeSet::new();
-            if let Some(again) = branch
-                .iter()
-                .find(|operation| !keys.insert(operation.key()))
-            {
-                return Err(TransactionError::RepeatedKey {
-                    key: again.key().clone(),
-                });
+            if let Some(again) = branch.iter().find(|operation| !keys.insert(operation.key())) {
+                return Err(TransactionError::RepeatedKey { key: again.key().clone() });
             }
         }
         Ok(())
@@ -229,33 +203,27 @@ impl Transaction {
 
     /// Whether it writes nothing, whatever holds.
     pub(crate) fn is_read_only(&self) -> bool {
-        !self
-            .then
-            .iter()
-            .chain(&self.otherwise)
-            .any(Operation::writes)
+        !self.then.iter().chain(&self.otherwise).any(Operation::writes)
     }
 
     /// Whether being applied makes its own conditions false, so that sending it
     /// a second time cannot apply it a second time.
     pub(crate) fn guards_itself(&self) -> bool {
         let guarded = |operation: &Operation| {
-            self.compares
-                .iter()
-                .any(|compare| match (compare, operation) {
-                    (Compare::Absent(key), Operation::Put { key: written, .. })
-                    | (
-                        Compare::ModRevision(key, _),
-                        Operation::Put { key: written, .. } | Operation::Delete(written),
-                    ) => key == written,
-                    (
-                        Compare::Absent(_)
-                        | Compare::ModRevision(..)
-                        | Compare::CreateRevision(..)
-                        | Compare::Lease(..),
-                        Operation::Put { .. } | Operation::Delete(_) | Operation::Get(_),
-                    ) => false,
-                })
+            self.compares.iter().any(|compare| match (compare, operation) {
+                (Compare::Absent(key), Operation::Put { key: written, .. })
+                | (
+                    Compare::ModRevision(key, _),
+                    Operation::Put { key: written, .. } | Operation::Delete(written),
+                ) => key == written,
+                (
+                    Compare::Absent(_)
+                    | Compare::ModRevision(..)
+                    | Compare::CreateRevision(..)
+                    | Compare::Lease(..),
+                    Operation::Put { .. } | Operation::Delete(_) | Operation::Get(_),
+                ) => false,
+            })
         };
         self.then.iter().any(guarded) && !self.otherwise.iter().any(Operation::writes)
     }
@@ -289,15 +257,9 @@ mod tests {
         });
         assert_eq!(many.check(), Err(TransactionError::TooMany { count: 128 }));
         let large = Transaction::create(key("k"), vec![0; TRANSACTION_BYTES_MAX]);
-        assert!(matches!(
-            large.check(),
-            Err(TransactionError::TooLarge { .. })
-        ));
+        assert!(matches!(large.check(), Err(TransactionError::TooLarge { .. })));
         let twice = Transaction::create(key("k"), "v").then(Operation::Delete(key("k")));
-        assert_eq!(
-            twice.check(),
-            Err(TransactionError::RepeatedKey { key: key("k") })
-        );
+        assert_eq!(twice.check(), Err(TransactionError::RepeatedKey { key: key("k") }));
         let split = Transaction::create(key("k"), "v").otherwise(Operation::Get(key("k")));
         assert_eq!(split.check(), Ok(()));
     }
@@ -312,14 +274,8 @@ mod tests {
             .when(Compare::CreateRevision(key("leader"), Revision(3)))
             .put(key("k"), "v");
         assert!(!fenced.guards_itself());
-        let elsewhere = Transaction::new()
-            .when(Compare::Absent(key("a")))
-            .put(key("b"), "v");
+        let elsewhere = Transaction::new().when(Compare::Absent(key("a"))).put(key("b"), "v");
         assert!(!elsewhere.guards_itself());
-        assert!(
-            Transaction::new()
-                .otherwise(Operation::Get(key("k")))
-                .is_read_only()
-        );
+        assert!(Transaction::new().otherwise(Operation::Get(key("k"))).is_read_only());
     }
 }

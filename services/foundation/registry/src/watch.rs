@@ -71,11 +71,7 @@ impl Watch {
             backoff: BACKOFF_MIN,
             complained: false,
         };
-        Self {
-            events,
-            state,
-            task: tokio::spawn(follower.run()),
-        }
+        Self { events, state, task: tokio::spawn(follower.run()) }
     }
 
     /// The next event; waits for it however long the registry is away. May be
@@ -139,10 +135,7 @@ impl Follower {
             self.pause().await;
         };
         self.after = snapshot.revision;
-        let now = snapshot
-            .entries
-            .iter()
-            .map(|entry| (entry.key.clone(), entry.mod_revision));
+        let now = snapshot.entries.iter().map(|entry| (entry.key.clone(), entry.mod_revision));
         match self.known.replace(now.collect()) {
             None => self.tell(WatchEvent::Snapshot(snapshot)).await,
             Some(before) => match differences(&before, snapshot) {
@@ -183,9 +176,7 @@ impl Follower {
                 Err(error) => return Ok(error),
             };
             self.backoff = BACKOFF_MIN;
-            changes
-                .changes
-                .retain(|change| change.revision() > self.after);
+            changes.changes.retain(|change| change.revision() > self.after);
             if !changes.changes.is_empty() {
                 self.after = changes.revision;
                 self.learn(&changes);
@@ -232,12 +223,8 @@ fn differences(before: &BTreeMap<Key, Revision>, now: Snapshot) -> Option<Change
     let revision = now.revision;
     let there: BTreeMap<&Key, &Entry> = now.entries.iter().map(|e| (&e.key, e)).collect();
     let gone = before.keys().filter(|key| !there.contains_key(key));
-    let mut changes: Vec<Change> = gone
-        .map(|key| Change::Deleted {
-            key: key.clone(),
-            revision,
-        })
-        .collect();
+    let mut changes: Vec<Change> =
+        gone.map(|key| Change::Deleted { key: key.clone(), revision }).collect();
     let mut written: Vec<Entry> = now
         .entries
         .into_iter()
@@ -276,10 +263,7 @@ mod tests {
         assert_eq!(
             changes.changes,
             [
-                Change::Deleted {
-                    key: Key::new("a").unwrap(),
-                    revision: Revision(10)
-                },
+                Change::Deleted { key: Key::new("a").unwrap(), revision: Revision(10) },
                 Change::Put(entry("d", 7)),
                 Change::Put(entry("b", 9)),
             ]
@@ -290,23 +274,14 @@ mod tests {
     fn a_value_that_went_back_in_time_is_a_difference() {
         // The registry was restored from a backup.
         let before = [(Key::new("a").unwrap(), Revision(9))].into();
-        let now = Snapshot {
-            entries: vec![entry("a", 3)],
-            revision: Revision(4),
-        };
-        assert_eq!(
-            differences(&before, now).unwrap().changes,
-            [Change::Put(entry("a", 3))]
-        );
+        let now = Snapshot { entries: vec![entry("a", 3)], revision: Revision(4) };
+        assert_eq!(differences(&before, now).unwrap().changes, [Change::Put(entry("a", 3))]);
     }
 
     #[test]
     fn nothing_new_is_nothing_told() {
         let before = [(Key::new("a").unwrap(), Revision(3))].into();
-        let now = Snapshot {
-            entries: vec![entry("a", 3)],
-            revision: Revision(4),
-        };
+        let now = Snapshot { entries: vec![entry("a", 3)], revision: Revision(4) };
         assert_eq!(differences(&before, now), None);
     }
 }

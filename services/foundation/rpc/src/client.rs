@@ -103,10 +103,7 @@ pub fn connect(
     tls: &ClientTls,
     credential: Option<ClusterCredential>,
 ) -> Result<Connection, ConnectError> {
-    let bad_url = |source| ConnectError::BadUrl {
-        url: url.to_owned(),
-        source,
-    };
+    let bad_url = |source| ConnectError::BadUrl { url: url.to_owned(), source };
     let mut endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(bad_url)?
         .user_agent(concat!("headwater/", env!("CARGO_PKG_VERSION")))
@@ -122,15 +119,9 @@ pub fn connect(
         let config = tls.config()?;
         endpoint = endpoint
             .tls_config(config)
-            .map_err(|source| ConnectError::BadTls {
-                url: url.to_owned(),
-                source,
-            })?;
+            .map_err(|source| ConnectError::BadTls { url: url.to_owned(), source })?;
     }
-    Ok(Connection {
-        channel: endpoint.connect_lazy(),
-        credential,
-    })
+    Ok(Connection { channel: endpoint.connect_lazy(), credential })
 }
 
 impl ClientTls {
@@ -159,9 +150,7 @@ impl Service<Request<Body>> for Connection {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        self.channel
-            .poll_ready(cx)
-            .map_err(|error| Status::from_error(Box::new(error)))
+        self.channel.poll_ready(cx).map_err(|error| Status::from_error(Box::new(error)))
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
@@ -179,9 +168,7 @@ impl Service<Request<Body>> for Connection {
             deadline::hand_on(request.headers_mut());
         }
         if let Some(credential) = &self.credential {
-            request
-                .headers_mut()
-                .insert(CREDENTIAL_KEY, credential.header_value());
+            request.headers_mut().insert(CREDENTIAL_KEY, credential.header_value());
         }
         let mut recorder = Recorder::start(Side::Client, method, span.clone());
         let answer = self.channel.call(request);
@@ -218,8 +205,6 @@ fn status_of(error: tonic::transport::Error) -> Status {
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, ConnectError> {
-    std::fs::read(path).map_err(|source| ConnectError::UnreadableFile {
-        path: path.clone(),
-        source,
-    })
+    std::fs::read(path)
+        .map_err(|source| ConnectError::UnreadableFile { path: path.clone(), source })
 }

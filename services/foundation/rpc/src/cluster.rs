@@ -84,10 +84,7 @@ impl ClusterCredential {
     /// Proof of knowing the secret at this time: `<seconds>.<HMAC, base64url>`.
     #[must_use]
     pub fn prove(&self, now_unix_seconds: u64) -> String {
-        let key = self
-            .keys
-            .first()
-            .expect("a credential is made with at least one key");
+        let key = self.keys.first().expect("a credential is made with at least one key");
         let tag = hmac::sign(key, message(now_unix_seconds).as_bytes());
         format!("{now_unix_seconds}.{}", URL_SAFE_NO_PAD.encode(tag))
     }
@@ -105,10 +102,8 @@ impl ClusterCredential {
             return false;
         };
         let message = message(seconds);
-        let signed = self
-            .keys
-            .iter()
-            .any(|key| hmac::verify(key, message.as_bytes(), &tag).is_ok());
+        let signed =
+            self.keys.iter().any(|key| hmac::verify(key, message.as_bytes(), &tag).is_ok());
         signed && seconds.abs_diff(now_unix_seconds) <= PROOF_SECONDS
     }
 
@@ -117,9 +112,7 @@ impl ClusterCredential {
     /// # Errors
     /// `UNAUTHENTICATED` if the proof is absent or does not hold.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Status> {
-        let proof = headers
-            .get(CREDENTIAL_KEY)
-            .and_then(|value| value.to_str().ok());
+        let proof = headers.get(CREDENTIAL_KEY).and_then(|value| value.to_str().ok());
         if proof.is_some_and(|proof| self.accepts(proof, unix_seconds())) {
             return Ok(());
         }
@@ -229,11 +222,7 @@ mod tests {
         let new = SecretString::from("the new secret of it");
         let rotating = ClusterCredential::rotating(&new, Some(&old)).unwrap();
         assert!(rotating.accepts(&ClusterCredential::new(&old).unwrap().prove(NOW), NOW));
-        assert!(
-            ClusterCredential::new(&new)
-                .unwrap()
-                .accepts(&rotating.prove(NOW), NOW)
-        );
+        assert!(ClusterCredential::new(&new).unwrap().accepts(&rotating.prove(NOW), NOW));
     }
 
     #[test]

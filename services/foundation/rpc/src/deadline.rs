@@ -93,22 +93,8 @@ mod tests {
         assert_eq!(parse(&headers("1S")), Some(Duration::from_secs(1)));
         assert_eq!(parse(&headers("250m")), Some(Duration::from_millis(250)));
         assert_eq!(parse(&headers("7u")), Some(Duration::from_micros(7)));
-        assert_eq!(
-            parse(&headers("99999999n")),
-            Some(Duration::from_nanos(99_999_999))
-        );
-        for bad in [
-            "",
-            "S",
-            "1",
-            "+1S",
-            "-1S",
-            "1 S",
-            "123456789S",
-            "1.5S",
-            "1s",
-            "1x",
-        ] {
+        assert_eq!(parse(&headers("99999999n")), Some(Duration::from_nanos(99_999_999)));
+        for bad in ["", "S", "1", "+1S", "-1S", "1 S", "123456789S", "1.5S", "1s", "1x"] {
             assert_eq!(parse(&headers(bad)), None, "{bad}");
         }
     }

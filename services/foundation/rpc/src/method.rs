@@ -24,24 +24,15 @@ pub(crate) struct Method {
 }
 
 /// Stands for methods nobody serves, as semantic conventions have it.
-const OTHER: Method = Method {
-    name: "_OTHER",
-    kind: MethodKind::Unary,
-};
+const OTHER: Method = Method { name: "_OTHER", kind: MethodKind::Unary };
 
 /// Methods of services that are not in our descriptors.
 const FOREIGN: [(&str, MethodKind); 5] = [
     ("grpc.health.v1.Health/Check", MethodKind::Unary),
     ("grpc.health.v1.Health/List", MethodKind::Unary),
     ("grpc.health.v1.Health/Watch", MethodKind::Streaming),
-    (
-        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        MethodKind::Streaming,
-    ),
-    (
-        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        MethodKind::Streaming,
-    ),
+    ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", MethodKind::Streaming),
+    ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", MethodKind::Streaming),
 ];
 
 impl Method {
@@ -50,10 +41,7 @@ impl Method {
         let name = path.strip_prefix('/').unwrap_or(path);
         table()
             .get_key_value(name)
-            .map_or(OTHER, |(name, kind)| Self {
-                name: name.as_str(),
-                kind: *kind,
-            })
+            .map_or(OTHER, |(name, kind)| Self { name: name.as_str(), kind: *kind })
     }
 }
 
@@ -62,20 +50,14 @@ fn table() -> &'static BTreeMap<String, MethodKind> {
     TABLE.get_or_init(|| {
         let ours = FileDescriptorSet::decode(headwater_proto::FILE_DESCRIPTOR_SET)
             .expect("the descriptors are written by our own build");
-        let mut table: BTreeMap<String, MethodKind> = FOREIGN
-            .iter()
-            .map(|(name, kind)| ((*name).to_owned(), *kind))
-            .collect();
+        let mut table: BTreeMap<String, MethodKind> =
+            FOREIGN.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
         for file in &ours.file {
             for service in &file.service {
                 for method in &service.method {
                     let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
                     let streams = method.client_streaming() || method.server_streaming();
-                    let kind = if streams {
-                        MethodKind::Streaming
-                    } else {
-                        MethodKind::Unary
-                    };
+                    let kind = if streams { MethodKind::Streaming } else { MethodKind::Unary };
                     table.insert(name, kind);
                 }
             }
@@ -93,10 +75,7 @@ mod tests {
         let get = Method::of_path("/headwater.v1.RoomService/GetRoom");
         assert_eq!(
             get,
-            Method {
-                name: "headwater.v1.RoomService/GetRoom",
-                kind: MethodKind::Unary
-            }
+            Method { name: "headwater.v1.RoomService/GetRoom", kind: MethodKind::Unary }
         );
         let attach = Method::of_path("/headwater.node.v1.SessionService/Attach");
         assert_eq!(attach.kind, MethodKind::Streaming);

@@ -26,9 +26,8 @@ use crate::status;
 const STATUS_ATTRIBUTE: &str = "rpc.response.status_code";
 
 /// In seconds; those that semantic conventions recommend.
-const BUCKETS: [f64; 14] = [
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-];
+const BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 /// Which end of a call we are.
 #[derive(Debug, Clone, Copy)]
@@ -43,16 +42,10 @@ impl Side {
         static CLIENT: OnceLock<Histogram<f64>> = OnceLock::new();
         match self {
             Self::Server => SERVER.get_or_init(|| {
-                histogram(
-                    "rpc.server.call.duration",
-                    "How long calls took that we served.",
-                )
+                histogram("rpc.server.call.duration", "How long calls took that we served.")
             }),
             Self::Client => CLIENT.get_or_init(|| {
-                histogram(
-                    "rpc.client.call.duration",
-                    "How long calls took that we made.",
-                )
+                histogram("rpc.client.call.duration", "How long calls took that we made.")
             }),
         }
     }
@@ -81,13 +74,7 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn start(side: Side, method: Method, span: Span) -> Self {
-        Self {
-            side,
-            method,
-            began: Instant::now(),
-            span,
-            done: false,
-        }
+        Self { side, method, began: Instant::now(), span, done: false }
     }
 
     /// Takes the head of a response: records if the status stands there already.
@@ -107,8 +94,7 @@ impl Recorder {
         let name = status::code_name(code);
         self.span.set_attribute(STATUS_ATTRIBUTE, name);
         if is_fault(self.side, code) {
-            self.span
-                .set_status(opentelemetry::trace::Status::error(name));
+            self.span.set_status(opentelemetry::trace::Status::error(name));
         }
         self.span = Span::none();
         // How long a stream lived says nothing of how fast we are.
@@ -118,9 +104,7 @@ impl Recorder {
                 KeyValue::new("rpc.method", self.method.name),
                 KeyValue::new(STATUS_ATTRIBUTE, name),
             ];
-            self.side
-                .histogram()
-                .record(self.began.elapsed().as_secs_f64(), &attributes);
+            self.side.histogram().record(self.began.elapsed().as_secs_f64(), &attributes);
         }
     }
 }
@@ -164,14 +148,7 @@ impl CallBody {
         deadline: Option<Pin<Box<Sleep>>>,
     ) -> http::Response<Body> {
         recorder.head(response.headers());
-        response.map(|inner| {
-            Body::new(Self {
-                inner,
-                recorder,
-                deadline,
-                cut: false,
-            })
-        })
+        response.map(|inner| Body::new(Self { inner, recorder, deadline, cut: false }))
     }
 
     fn cut(&mut self) -> Frame<Bytes> {
@@ -202,17 +179,13 @@ impl HttpBody for CallBody {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
                     let status = Status::from_header_map(trailers);
-                    this.recorder
-                        .end(status.map_or(Code::Unknown, |status| status.code()));
+                    this.recorder.end(status.map_or(Code::Unknown, |status| status.code()));
                 }
             }
             Poll::Ready(Some(Err(error))) => this.recorder.end(error.code()),
             Poll::Ready(None) => this.recorder.end(Code::Unknown),
             Poll::Pending => {
-                let due = this
-                    .deadline
-                    .as_mut()
-                    .is_some_and(|it| it.as_mut().poll(cx).is_ready());
+                let due = this.deadline.as_mut().is_some_and(|it| it.as_mut().poll(cx).is_ready());
                 if due {
                     return Poll::Ready(Some(Ok(this.cut())));
                 }

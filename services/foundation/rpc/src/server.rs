@@ -204,11 +204,7 @@ impl Server {
     /// A server without services.
     #[must_use]
     pub fn new(config: ServerConfig) -> Self {
-        Self {
-            config,
-            routes: RoutesBuilder::default(),
-            names: Vec::new(),
-        }
+        Self { config, routes: RoutesBuilder::default(), names: Vec::new() }
     }
 
     /// Adds a service for everybody; it checks tokens itself.
@@ -228,8 +224,7 @@ impl Server {
         credential: &ClusterCredential,
     ) -> Self {
         self.names.push(S::NAME);
-        self.routes
-            .add_service(Guarded::new(service.limited(), credential.clone()));
+        self.routes.add_service(Guarded::new(service.limited(), credential.clone()));
         self
     }
 
@@ -239,11 +234,7 @@ impl Server {
     /// # Errors
     /// See [`ServeError`].
     pub async fn serve(self, shutdown: CancellationToken) -> Result<RunningServer, ServeError> {
-        let Self {
-            config,
-            mut routes,
-            names,
-        } = self;
+        let Self { config, mut routes, names } = self;
         let mut builder = tonic::transport::Server::builder()
             .accept_http1(true)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -253,9 +244,7 @@ impl Server {
             .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
             .max_concurrent_streams(config.streams_per_connection_max);
         if let Some(tls) = &config.tls {
-            builder = builder
-                .tls_config(tls_config(tls)?)
-                .map_err(ServeError::BadTls)?;
+            builder = builder.tls_config(tls_config(tls)?).map_err(ServeError::BadTls)?;
         }
         let cors = cors(&config.cors_origins)?;
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -266,10 +255,7 @@ impl Server {
         let health = Health { reporter, names };
         health.set(ServingStatus::NotServing).await;
 
-        let bind_error = |source| ServeError::Bind {
-            address: config.address,
-            source,
-        };
+        let bind_error = |source| ServeError::Bind { address: config.address, source };
         let incoming = TcpIncoming::bind(config.address).map_err(bind_error)?;
         let address = incoming.local_addr().map_err(bind_error)?;
         let cut = CancellationToken::new();
@@ -286,11 +272,7 @@ impl Server {
             .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
         let grace = Duration::from_secs(config.shutdown_grace_seconds);
         let task = tokio::spawn(run(serving, health.clone(), shutdown, grace, cut));
-        Ok(RunningServer {
-            address,
-            health,
-            task,
-        })
+        Ok(RunningServer { address, health, task })
     }
 }
 
@@ -381,15 +363,11 @@ fn add_reflection(routes: &mut RoutesBuilder) -> Result<(), ServeError> {
 
 fn tls_config(tls: &ServerTls) -> Result<ServerTlsConfig, ServeError> {
     let read = |path: &PathBuf| {
-        std::fs::read(path).map_err(|source| ServeError::UnreadableFile {
-            path: path.clone(),
-            source,
-        })
+        std::fs::read(path)
+            .map_err(|source| ServeError::UnreadableFile { path: path.clone(), source })
     };
     let identity = Identity::from_pem(read(&tls.certificate_file)?, read(&tls.key_file)?);
-    let config = ServerTlsConfig::new()
-        .identity(identity)
-        .timeout(TLS_HANDSHAKE_TIMEOUT);
+    let config = ServerTlsConfig::new().identity(identity).timeout(TLS_HANDSHAKE_TIMEOUT);
     Ok(match &tls.client_ca_file {
         Some(path) => config.client_ca_root(Certificate::from_pem(read(path)?)),
         None => config,
@@ -409,11 +387,7 @@ fn cors(origins: &[String]) -> Result<CorsLayer, ServeError> {
     }
     let origins = origins
         .iter()
-        .map(|origin| {
-            origin
-                .parse()
-                .map_err(|_| ServeError::BadOrigin(origin.clone()))
-        })
+        .map(|origin| origin.parse().map_err(|_| ServeError::BadOrigin(origin.clone())))
         .collect::<Result<Vec<http::HeaderValue>, _>>()?;
     Ok(layer.allow_origin(origins))
 }

@@ -119,23 +119,13 @@ pub fn invalid_argument(field: impl Into<String>, description: impl Into<String>
 /// There is no such thing: its kind ("room", "participant", ...) and resource name.
 #[must_use]
 pub fn not_found(kind: &str, name: &str) -> Status {
-    about(
-        Code::NotFound,
-        Reason::NotFound,
-        (kind, name),
-        "does not exist",
-    )
+    about(Code::NotFound, Reason::NotFound, (kind, name), "does not exist")
 }
 
 /// There is such a thing already.
 #[must_use]
 pub fn already_exists(kind: &str, name: &str) -> Status {
-    about(
-        Code::AlreadyExists,
-        Reason::AlreadyExists,
-        (kind, name),
-        "exists already",
-    )
+    about(Code::AlreadyExists, Reason::AlreadyExists, (kind, name), "exists already")
 }
 
 /// The token is refused.
@@ -190,11 +180,7 @@ pub fn resource_exhausted(
 /// The deadline passed first.
 #[must_use]
 pub fn deadline_exceeded() -> Status {
-    error(
-        Code::DeadlineExceeded,
-        Reason::DeadlineExceeded,
-        "the deadline passed",
-    )
+    error(Code::DeadlineExceeded, Reason::DeadlineExceeded, "the deadline passed")
 }
 
 /// A fault of ours. Logs the error with its chain, and tells the caller nothing of it.
@@ -209,11 +195,7 @@ pub fn internal(fault: &(dyn std::error::Error + 'static)) -> Status {
 #[must_use]
 pub fn normalize(status: Status) -> Status {
     let by_deadline = status.code() == Code::Cancelled && status.message() == "Timeout expired";
-    if by_deadline {
-        deadline_exceeded()
-    } else {
-        status
-    }
+    if by_deadline { deadline_exceeded() } else { status }
 }
 
 /// Reason of an error that a server of ours sent.
@@ -232,10 +214,7 @@ pub fn retry_after(status: &Status) -> Option<Duration> {
 /// Whether the same call may succeed later without any change.
 #[must_use]
 pub fn is_transient(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
-    )
+    matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded)
 }
 
 /// A name of a status code as semantic conventions write it, `NOT_FOUND`.
@@ -296,10 +275,7 @@ mod tests {
     fn an_invalid_argument_names_the_field_in_its_details() {
         let status = invalid_argument("room.max_participants", "must not be negative");
         assert_eq!(status.code(), Code::InvalidArgument);
-        assert_eq!(
-            status.message(),
-            "room.max_participants must not be negative"
-        );
+        assert_eq!(status.message(), "room.max_participants must not be negative");
         let bad = status.get_details_bad_request().unwrap();
         assert_eq!(bad.field_violations[0].field, "room.max_participants");
         assert_eq!(reason_of(&status).as_deref(), Some("INVALID_ARGUMENT"));
@@ -310,10 +286,7 @@ mod tests {
         let status = not_found("room", "rooms/a");
         let resource = status.get_details_resource_info().unwrap();
         assert_eq!(
-            (
-                resource.resource_type.as_str(),
-                resource.resource_name.as_str()
-            ),
+            (resource.resource_type.as_str(), resource.resource_name.as_str()),
             ("room", "rooms/a")
         );
     }
@@ -335,13 +308,7 @@ mod tests {
 
     #[test]
     fn a_deadline_of_tonic_is_not_reported_as_a_cancellation() {
-        assert_eq!(
-            normalize(Status::cancelled("Timeout expired")).code(),
-            Code::DeadlineExceeded
-        );
-        assert_eq!(
-            normalize(Status::cancelled("by the caller")).code(),
-            Code::Cancelled
-        );
+        assert_eq!(normalize(Status::cancelled("Timeout expired")).code(), Code::DeadlineExceeded);
+        assert_eq!(normalize(Status::cancelled("by the caller")).code(), Code::Cancelled);
     }
 }

@@ -124,9 +124,7 @@ pub struct KeyRing {
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyRing")
-            .field("keys", &self.keys.keys())
-            .finish_non_exhaustive()
+        f.debug_struct("KeyRing").field("keys", &self.keys.keys()).finish_non_exhaustive()
     }
 }
 
@@ -147,11 +145,7 @@ impl KeyRing {
                 return Err(KeyRingError::EmptyKey);
             }
             let count_is_right = (1..=SECRETS_PER_KEY_MAX).contains(&secrets.len());
-            if !count_is_right
-                || secrets
-                    .iter()
-                    .any(|secret| secret.expose_secret().is_empty())
-            {
+            if !count_is_right || secrets.iter().any(|secret| secret.expose_secret().is_empty()) {
                 return Err(KeyRingError::BadSecrets(name));
             }
             let signers = secrets
@@ -164,10 +158,7 @@ impl KeyRing {
             }
         }
         let first = first.ok_or(KeyRingError::Empty)?;
-        Ok(Self {
-            keys: Arc::new(keys),
-            first,
-        })
+        Ok(Self { keys: Arc::new(keys), first })
     }
 
     /// A ring of one key with one secret.
@@ -200,29 +191,20 @@ impl KeyRing {
         if payload.contains('.') {
             return Err(TokenError::Malformed);
         }
-        let header = URL_SAFE_NO_PAD
-            .decode(header)
-            .map_err(|_| TokenError::Malformed)?;
+        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| TokenError::Malformed)?;
         let header: Header = parse(&header)?;
         if !header.is_plain_hs256() {
             return Err(TokenError::Algorithm);
         }
-        let payload = URL_SAFE_NO_PAD
-            .decode(payload)
-            .map_err(|_| TokenError::Malformed)?;
-        let signature = URL_SAFE_NO_PAD
-            .decode(signature)
-            .map_err(|_| TokenError::Malformed)?;
+        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| TokenError::Malformed)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Malformed)?;
         let issuer: Issuer = parse(&payload)?;
         let signers = issuer
             .iss
             .as_deref()
             .and_then(|key| self.keys.get(key))
             .ok_or(TokenError::UnknownKey)?;
-        if !signers
-            .iter()
-            .any(|key| hmac::verify(key, signed.as_bytes(), &signature).is_ok())
-        {
+        if !signers.iter().any(|key| hmac::verify(key, signed.as_bytes(), &signature).is_ok()) {
             return Err(TokenError::BadSignature);
         }
         let claims: Claims = parse(&payload)?;

@@ -40,9 +40,7 @@ pub fn inject(span: &Span, headers: &mut HeaderMap) {
 pub fn traceparent(span: &Span) -> String {
     let mut headers = HeaderMap::new();
     inject(span, &mut headers);
-    let value = headers
-        .get("traceparent")
-        .and_then(|value| value.to_str().ok());
+    let value = headers.get("traceparent").and_then(|value| value.to_str().ok());
     value.unwrap_or_default().to_owned()
 }
 

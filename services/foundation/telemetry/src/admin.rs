@@ -78,10 +78,7 @@ pub async fn serve(
             () = shutdown.cancelled() => {}
         }
     });
-    Ok(RunningAdmin {
-        address: bound,
-        task,
-    })
+    Ok(RunningAdmin { address: bound, task })
 }
 
 async fn show_metrics(State(metrics): State<Metrics>) -> Response {
@@ -108,10 +105,6 @@ struct Report {
 async fn show_readiness(State(readiness): State<Readiness>) -> Response {
     let missing = readiness.missing();
     let ready = missing.is_empty();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(Report { ready, missing })).into_response()
 }

@@ -65,10 +65,7 @@ pub fn init(
     global::set_tracer_provider(tracer_provider.clone());
     global::set_text_map_propagator(traces::propagator());
     logs::init(config, &tracer_provider)?;
-    Ok(Guard {
-        tracer_provider,
-        _meter_provider: meter_provider,
-    })
+    Ok(Guard { tracer_provider, _meter_provider: meter_provider })
 }
 
 /// Keeps telemetry running. Give it to [`Guard::shutdown`] at the end, so that
@@ -84,8 +81,7 @@ impl Guard {
     pub async fn shutdown(self) {
         // The provider blocks its thread while it waits.
         let flush = tokio::task::spawn_blocking(move || {
-            self.tracer_provider
-                .shutdown_with_timeout(Duration::from_secs(2))
+            self.tracer_provider.shutdown_with_timeout(Duration::from_secs(2))
         });
         match flush.await {
             Ok(Ok(())) => {}

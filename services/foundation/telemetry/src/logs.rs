@@ -33,9 +33,7 @@ pub(crate) fn init(
     config: &TelemetryConfig,
     provider: &SdkTracerProvider,
 ) -> Result<(), InitError> {
-    let wanted = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|text| !text.trim().is_empty());
+    let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
     let wanted = wanted.unwrap_or_else(|| config.log_filter.clone());
     let filter = filter(&wanted)?;
     let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -47,11 +45,7 @@ pub(crate) fn init(
             .boxed(),
         LogFormat::Pretty => {
             let is_terminal = std::io::stderr().is_terminal();
-            stderr
-                .with_ansi(is_terminal)
-                .compact()
-                .with_filter(filter)
-                .boxed()
+            stderr.with_ansi(is_terminal).compact().with_filter(filter).boxed()
         }
     };
     let traces = tracing_opentelemetry::layer()
@@ -59,24 +53,14 @@ pub(crate) fn init(
         .with_location(false)
         .with_threads(false)
         .with_filter(Targets::new().with_target(TRACED_TARGET, Level::INFO));
-    tracing_subscriber::registry()
-        .with(lines)
-        .with(traces)
-        .try_init()
-        .map_err(InitError::Twice)
+    tracing_subscriber::registry().with(lines).with(traces).try_init().map_err(InitError::Twice)
 }
 
 /// The quiet directives come first, so that whoever names such a target gets it.
 fn filter(wanted: &str) -> Result<EnvFilter, InitError> {
-    let wanted = if wanted.trim().is_empty() {
-        DEFAULT
-    } else {
-        wanted.trim()
-    };
-    EnvFilter::try_new(format!("{QUIET},{wanted}")).map_err(|source| InitError::BadFilter {
-        filter: wanted.to_owned(),
-        source,
-    })
+    let wanted = if wanted.trim().is_empty() { DEFAULT } else { wanted.trim() };
+    EnvFilter::try_new(format!("{QUIET},{wanted}"))
+        .map_err(|source| InitError::BadFilter { filter: wanted.to_owned(), source })
 }
 
 /// JSON lines that begin with the trace id, if the event belongs to a trace.
@@ -86,13 +70,8 @@ struct JsonWithTrace {
 
 impl Default for JsonWithTrace {
     fn default() -> Self {
-        let inner = format::format()
-            .json()
-            .flatten_event(true)
-            .with_current_span(true);
-        Self {
-            inner: inner.with_span_list(false),
-        }
+        let inner = format::format().json().flatten_event(true).with_current_span(true);
+        Self { inner: inner.with_span_list(false) }
     }
 }
 
@@ -109,8 +88,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let mut line = String::new();
-        self.inner
-            .format_event(ctx, Writer::new(&mut line), event)?;
+        self.inner.format_event(ctx, Writer::new(&mut line), event)?;
         let context = opentelemetry::Context::current();
         let trace = context.span().span_context().clone();
         match line.strip_prefix('{') {
@@ -135,10 +113,7 @@ mod tests {
     #[test]
     fn whoever_names_a_quiet_target_gets_it() {
         let shown = filter("info,h2=trace").unwrap().to_string();
-        assert!(
-            shown.contains("h2=trace") && !shown.contains("h2=warn"),
-            "{shown}"
-        );
+        assert!(shown.contains("h2=trace") && !shown.contains("h2=warn"), "{shown}");
         assert!(filter(" ").unwrap().to_string().contains("info"));
     }
 }

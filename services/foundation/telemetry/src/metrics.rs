@@ -79,9 +79,7 @@ impl Metrics {
     /// What several roles count: joins by phase, refused credentials, the registry.
     #[must_use]
     pub fn shared(&self) -> &Arc<SharedMetrics> {
-        self.groups
-            .shared
-            .get_or_init(|| SharedMetrics::new(&self.groups.registrar).into())
+        self.groups.shared.get_or_init(|| SharedMetrics::new(&self.groups.registrar).into())
     }
 
     /// The control plane's.
@@ -95,17 +93,13 @@ impl Metrics {
     /// The gateway's.
     #[must_use]
     pub fn gateway(&self) -> &Arc<GatewayMetrics> {
-        self.groups
-            .gateway
-            .get_or_init(|| GatewayMetrics::new(&self.groups.registrar).into())
+        self.groups.gateway.get_or_init(|| GatewayMetrics::new(&self.groups.registrar).into())
     }
 
     /// The media node's.
     #[must_use]
     pub fn node(&self) -> &Arc<NodeMetrics> {
-        self.groups
-            .node
-            .get_or_init(|| NodeMetrics::new(&self.groups.registrar).into())
+        self.groups.node.get_or_init(|| NodeMetrics::new(&self.groups.registrar).into())
     }
 
     /// Everything in Prometheus' text format.
@@ -128,9 +122,6 @@ impl Metrics {
             .scope_info_enabled(false)
             .without_target_info()
             .build()?;
-        Ok(SdkMeterProvider::builder()
-            .with_resource(resource)
-            .with_reader(exporter)
-            .build())
+        Ok(SdkMeterProvider::builder().with_resource(resource).with_reader(exporter).build())
     }
 }

@@ -30,10 +30,7 @@ impl Readiness {
     /// `scope.`: several roles of one process stay apart.
     #[must_use]
     pub fn scoped(&self, scope: &str) -> Self {
-        Self {
-            state: self.state.clone(),
-            scope: format!("{}{scope}.", self.scope),
-        }
+        Self { state: self.state.clone(), scope: format!("{}{scope}.", self.scope) }
     }
 
     /// Names a condition, which does not hold yet. The same name gives the same
@@ -42,15 +39,9 @@ impl Readiness {
     pub fn condition(&self, name: &str) -> Condition {
         let name = format!("{}{name}", self.scope);
         self.with(|state| {
-            state
-                .conditions
-                .entry(name.clone())
-                .or_insert_with(|| Some("not yet".to_owned()));
+            state.conditions.entry(name.clone()).or_insert_with(|| Some("not yet".to_owned()));
         });
-        Condition {
-            readiness: self.clone(),
-            name,
-        }
+        Condition { readiness: self.clone(), name }
     }
 
     /// From now on the process is not ready, whatever the conditions say.
@@ -68,10 +59,7 @@ impl Readiness {
                 .filter_map(|(name, reason)| Some((name.clone(), reason.clone()?)))
                 .collect();
             if state.stopping {
-                missing.insert(
-                    "stopping".to_owned(),
-                    "the process was told to stop".to_owned(),
-                );
+                missing.insert("stopping".to_owned(), "the process was told to stop".to_owned());
             }
             missing
         })
@@ -116,17 +104,13 @@ impl Condition {
     /// Whether it holds.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.readiness
-            .with(|state| state.conditions.get(&self.name) == Some(&None))
+        self.readiness.with(|state| state.conditions.get(&self.name) == Some(&None))
     }
 
     fn set(&self, reason: Option<String>) {
-        let before = self.readiness.with(|state| {
-            state
-                .conditions
-                .insert(self.name.clone(), reason.clone())
-                .flatten()
-        });
+        let before = self
+            .readiness
+            .with(|state| state.conditions.insert(self.name.clone(), reason.clone()).flatten());
         match (before, reason) {
             (Some(_), None) => {
                 tracing::info!(condition = %self.name, "a condition of readiness holds")
@@ -151,10 +135,7 @@ mod tests {
         let plan = readiness.condition("plan");
         plan.hold();
         assert!(!readiness.is_ready());
-        assert_eq!(
-            readiness.missing().into_keys().collect::<Vec<_>>(),
-            ["gateway.registry"]
-        );
+        assert_eq!(readiness.missing().into_keys().collect::<Vec<_>>(), ["gateway.registry"]);
         registry.hold();
         assert!(readiness.is_ready());
         registry.fail("lost");

@@ -12,10 +12,8 @@ use crate::InitError;
 use crate::config::{Service, TelemetryConfig};
 
 /// Environment that names an endpoint.
-const ENDPOINT_ENVIRONMENT: [&str; 2] = [
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-];
+const ENDPOINT_ENVIRONMENT: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
 /// W3C trace context and baggage.
 pub(crate) fn propagator() -> TextMapCompositePropagator {

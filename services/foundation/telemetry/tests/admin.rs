@@ -53,20 +53,14 @@ async fn probes_and_metrics_are_answered() {
     registry.hold();
     readiness.stop();
     assert_eq!(get(address, "/readyz").await.0, 503);
-    assert_eq!(
-        get(address, "/healthz").await.0,
-        200,
-        "a stopping process lives"
-    );
+    assert_eq!(get(address, "/healthz").await.0, 200, "a stopping process lives");
     assert_eq!(get(address, "/else").await.0, 404);
 
     let idle = TcpStream::connect(address).await.unwrap();
     shutdown.cancel();
     server.join().await;
     drop(idle);
-    TcpListener::bind(address)
-        .await
-        .expect("the port is free again");
+    TcpListener::bind(address).await.expect("the port is free again");
 }
 
 #[tokio::test]
@@ -75,10 +69,5 @@ async fn a_taken_port_is_an_error_with_its_address() {
     let address = taken.local_addr().unwrap();
     let token = CancellationToken::new();
     let result = admin::serve(address, Metrics::new(), Readiness::new(), token).await;
-    assert!(
-        result
-            .unwrap_err()
-            .to_string()
-            .contains(&address.to_string())
-    );
+    assert!(result.unwrap_err().to_string().contains(&address.to_string()));
 }

@@ -32,22 +32,12 @@ fn service() -> Service {
 /// Runs one test of this binary as a process of its own.
 fn run(test: &str, environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(SCENARIO, test);
-    for name in [
-        "RUST_LOG",
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "OTEL_SERVICE_NAME",
-    ] {
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(SCENARIO, test);
+    for name in ["RUST_LOG", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME"] {
         command.env_remove(name);
     }
     let output = command.envs(environment.iter().copied()).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
@@ -56,11 +46,7 @@ fn in_child() -> bool {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 fn json_lines(output: &Output) -> Vec<serde_json::Value> {
@@ -86,10 +72,7 @@ fn logs_are_json_with_the_trace_they_belong_to() {
         });
     }
     let lines = json_lines(&run("logs_are_json_with_the_trace_they_belong_to", &[]));
-    let messages: Vec<&str> = lines
-        .iter()
-        .filter_map(|line| line["message"].as_str())
-        .collect();
+    let messages: Vec<&str> = lines.iter().filter_map(|line| line["message"].as_str()).collect();
     assert_eq!(messages, ["outside", "inside", "something else"]);
     assert_eq!(lines[0]["room"], "r");
     assert!(lines[0].get("trace_id").is_none());
@@ -102,10 +85,7 @@ fn logs_are_json_with_the_trace_they_belong_to() {
 fn rust_log_goes_before_the_configuration() {
     if in_child() {
         return runtime().block_on(async {
-            let config = TelemetryConfig {
-                log_filter: "error".to_owned(),
-                ..Default::default()
-            };
+            let config = TelemetryConfig { log_filter: "error".to_owned(), ..Default::default() };
             let _guard = init(&config, &service(), &Metrics::new()).unwrap();
             tracing::debug!("small");
         });
@@ -119,23 +99,14 @@ fn rust_log_goes_before_the_configuration() {
 fn pretty_logs_are_lines_without_colour_when_nobody_looks() {
     if in_child() {
         return runtime().block_on(async {
-            let config = TelemetryConfig {
-                log_format: LogFormat::Pretty,
-                ..Default::default()
-            };
+            let config = TelemetryConfig { log_format: LogFormat::Pretty, ..Default::default() };
             let _guard = init(&config, &service(), &Metrics::new()).unwrap();
             tracing::info!(port = 7, "listening");
         });
     }
-    let output = run(
-        "pretty_logs_are_lines_without_colour_when_nobody_looks",
-        &[],
-    );
+    let output = run("pretty_logs_are_lines_without_colour_when_nobody_looks", &[]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        text.contains("listening port=7") && !text.contains('\u{1b}'),
-        "{text}"
-    );
+    assert!(text.contains("listening port=7") && !text.contains('\u{1b}'), "{text}");
 }
 
 /// A collector that hands on what it is sent.
@@ -176,10 +147,7 @@ fn spans_of_ours_reach_the_collector_that_the_environment_names() {
     let sent = spans.recv_timeout(Duration::from_secs(5)).unwrap();
     let resource = format!("{:?}", sent.resource_spans[0].resource);
     for expected in ["headwater-gateway", "gw-1", "1.2.3", "north"] {
-        assert!(
-            resource.contains(expected),
-            "{expected} is not in {resource}"
-        );
+        assert!(resource.contains(expected), "{expected} is not in {resource}");
     }
     let names: Vec<&str> = sent.resource_spans[0]
         .scope_spans
@@ -196,25 +164,16 @@ fn a_collector_that_is_away_holds_nobody_up() {
         return runtime().block_on(async {
             // Nothing of the documentation network (RFC 5737) answers.
             let endpoint = "http://192.0.2.1:4317".to_owned();
-            let config = TelemetryConfig {
-                otlp_endpoint: endpoint,
-                ..Default::default()
-            };
+            let config = TelemetryConfig { otlp_endpoint: endpoint, ..Default::default() };
             let guard = init(&config, &service(), &Metrics::new()).unwrap();
             let began = Instant::now();
             for _ in 0..100_000 {
                 tracing::info_span!(target: "headwater", "join").in_scope(|| {});
             }
-            assert!(
-                began.elapsed() < Duration::from_secs(5),
-                "spans are dropped, not waited for"
-            );
+            assert!(began.elapsed() < Duration::from_secs(5), "spans are dropped, not waited for");
             let began = Instant::now();
             guard.shutdown().await;
-            assert!(
-                began.elapsed() < Duration::from_secs(4),
-                "the end waits two seconds at most"
-            );
+            assert!(began.elapsed() < Duration::from_secs(4), "the end waits two seconds at most");
         });
     }
     run(name, &[]);

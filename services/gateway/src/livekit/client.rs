@@ -8,12 +8,7 @@ use super::query::Query;
 /// The client's description in a v0 query.
 pub(crate) fn client_info(query: &Query) -> lk::ClientInfo {
     let text = |name| query.get(name).unwrap_or_default().to_owned();
-    let number = |name| {
-        query
-            .get(name)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0)
-    };
+    let number = |name| query.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
     lk::ClientInfo {
         sdk: i32::from(sdk(query.get("sdk").unwrap_or_default())),
         version: text("version"),
@@ -74,19 +69,14 @@ fn browser(user_agent: &str) -> (&'static str, &'static str) {
         ("Chrome", "Chrome/"),
         ("Safari", "Version/"),
     ];
-    known
-        .into_iter()
-        .find(|(_, mark)| user_agent.contains(mark))
-        .unwrap_or(("", ""))
+    known.into_iter().find(|(_, mark)| user_agent.contains(mark)).unwrap_or(("", ""))
 }
 
 fn version_after(user_agent: &str, mark: &str) -> String {
     match user_agent.split_once(mark) {
-        Some((_, rest)) if !mark.is_empty() => rest
-            .chars()
-            .take_while(|char| char.is_ascii_digit() || *char == '.')
-            .take(32)
-            .collect(),
+        Some((_, rest)) if !mark.is_empty() => {
+            rest.chars().take_while(|char| char.is_ascii_digit() || *char == '.').take(32).collect()
+        }
         Some(_) | None => String::new(),
     }
 }
@@ -100,10 +90,7 @@ fn system(user_agent: &str) -> &'static str {
         ("Mac OS X", "Mac OS X"),
         ("Linux", "Linux"),
     ];
-    known
-        .into_iter()
-        .find(|(mark, _)| user_agent.contains(mark))
-        .map_or("", |(_, name)| name)
+    known.into_iter().find(|(mark, _)| user_agent.contains(mark)).map_or("", |(_, name)| name)
 }
 
 #[cfg(test)]
@@ -120,40 +107,25 @@ mod tests {
         assert_eq!(client.sdk(), Sdk::Js);
         assert_eq!((client.protocol, client.client_protocol), (17, 2));
         assert_eq!(client.capabilities, [1, 2]);
-        assert_eq!(
-            client_info(&Query::parse("sdk=reactnative")).sdk(),
-            Sdk::ReactNative
-        );
+        assert_eq!(client_info(&Query::parse("sdk=reactnative")).sdk(), Sdk::ReactNative);
         assert_eq!(client_info(&Query::parse("protocol=x")).protocol, 0);
     }
 
     #[test]
     fn browsers_are_told_by_their_user_agent() {
         let described = |user_agent: &str| {
-            let mut client = lk::ClientInfo {
-                sdk: Sdk::Js.into(),
-                ..Default::default()
-            };
+            let mut client = lk::ClientInfo { sdk: Sdk::Js.into(), ..Default::default() };
             complete_from_user_agent(&mut client, user_agent);
             (client.browser, client.browser_version, client.os)
         };
         let safari = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 \
                       (KHTML, like Gecko) Version/18.5 Safari/605.1.15";
-        assert_eq!(
-            described(safari),
-            ("Safari".into(), "18.5".into(), "Mac OS X".into())
-        );
+        assert_eq!(described(safari), ("Safari".into(), "18.5".into(), "Mac OS X".into()));
         let firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0";
-        assert_eq!(
-            described(firefox),
-            ("Firefox".into(), "153.0".into(), "Linux".into())
-        );
+        assert_eq!(described(firefox), ("Firefox".into(), "153.0".into(), "Linux".into()));
         let chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
                       Chrome/156.0.0.0 Safari/537.36";
-        assert_eq!(
-            described(chrome),
-            ("Chrome".into(), "156.0.0.0".into(), "Linux".into())
-        );
+        assert_eq!(described(chrome), ("Chrome".into(), "156.0.0.0".into(), "Linux".into()));
         assert_eq!(described(""), Default::default());
     }
 
@@ -166,9 +138,6 @@ mod tests {
             ..Default::default()
         };
         complete_from_user_agent(&mut client, "Firefox/1.0 Linux");
-        assert_eq!(
-            (client.browser.as_str(), client.os.as_str()),
-            ("Brave", "Plan 9")
-        );
+        assert_eq!((client.browser.as_str(), client.os.as_str()), ("Brave", "Plan 9"));
     }
 }

@@ -15,21 +15,13 @@ pub(crate) fn mime_type(name: &str, track_type: i32) -> String {
     if name.contains('/') {
         return name.to_owned();
     }
-    let kind = if track_type == i32::from(lk::TrackType::Audio) {
-        "audio"
-    } else {
-        "video"
-    };
+    let kind = if track_type == i32::from(lk::TrackType::Audio) { "audio" } else { "video" };
     format!("{kind}/{name}")
 }
 
 /// The name LiveKit uses in dynacast messages: lower case, without the kind.
 pub(crate) fn short_name(mime_type: &str) -> String {
-    mime_type
-        .rsplit('/')
-        .next()
-        .unwrap_or(mime_type)
-        .to_ascii_lowercase()
+    mime_type.rsplit('/').next().unwrap_or(mime_type).to_ascii_lowercase()
 }
 
 /// The configured codecs without those that this client publishes badly:
@@ -72,10 +64,8 @@ mod tests {
 
     #[test]
     fn browsers_are_not_offered_what_they_do_badly() {
-        let all: Vec<String> = Codec::ALL
-            .into_iter()
-            .map(|codec| codec.mime_type().to_owned())
-            .collect();
+        let all: Vec<String> =
+            Codec::ALL.into_iter().map(|codec| codec.mime_type().to_owned()).collect();
         let offered = |browser: &str, browser_version: &str, os: &str| {
             let client = lk::ClientInfo {
                 browser: browser.into(),

@@ -97,9 +97,7 @@ pub(crate) fn connect(
         None if door == Door::V1 => return Err(Rejection::NoJoinRequest),
         None => from_query(query)?,
     };
-    let user_agent = headers
-        .get(header::USER_AGENT)
-        .and_then(|value| value.to_str().ok());
+    let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     complete_from_user_agent(&mut asked.client, user_agent.unwrap_or_default());
     let (room, identity, grants) = admit(grants, &asked)?;
     Ok(Connect {
@@ -225,11 +223,8 @@ fn admit(mut grants: Grants, asked: &Asked) -> Result<(RoomId, Identity, Grants)
     if grants.metadata.len() > METADATA_BYTES_MAX {
         return Err(Rejection::MetadataTooLarge);
     }
-    let attributes_bytes: usize = grants
-        .attributes
-        .iter()
-        .map(|(key, value)| key.len() + value.len())
-        .sum();
+    let attributes_bytes: usize =
+        grants.attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
     if attributes_bytes > ATTRIBUTES_BYTES_MAX {
         return Err(Rejection::AttributesTooLarge);
     }

@@ -86,22 +86,14 @@ async fn serve(
         resume = field::Empty,
         outcome = field::Empty,
     );
-    let counted = Counted {
-        gateway: gateway.clone(),
-        outcome: None,
-    };
-    let answer = enter(&gateway, door, headers, uri, upgrade)
-        .instrument(span.clone())
-        .await;
+    let counted = Counted { gateway: gateway.clone(), outcome: None };
+    let answer = enter(&gateway, door, headers, uri, upgrade).instrument(span.clone()).await;
     let (outcome, response) = match answer {
         Ok((outcome, response)) => (Some(outcome), response),
         Err(rejection) => {
             tracing::debug!(parent: &span, %rejection, "a client was not let in");
             counted.note_auth_failure(&rejection);
-            (
-                rejection.is_join().then(|| rejection.outcome()),
-                rejection.into_response(),
-            )
+            (rejection.is_join().then(|| rejection.outcome()), rejection.into_response())
         }
     };
     span.record("outcome", format!("{outcome:?}"));
@@ -119,12 +111,7 @@ struct Counted {
 impl Counted {
     fn note_auth_failure(&self, rejection: &Rejection) {
         if let Some(failure) = rejection.auth_failure() {
-            self.gateway
-                .metrics
-                .shared()
-                .auth_failures
-                .get(failure)
-                .inc();
+            self.gateway.metrics.shared().auth_failures.get(failure).inc();
         }
     }
 
@@ -137,12 +124,7 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or(Some(JoinOutcome::ClientGone));
         if let Some(outcome) = outcome {
-            self.gateway
-                .metrics
-                .gateway()
-                .join_attempts
-                .get(outcome)
-                .inc();
+            self.gateway.metrics.gateway().join_attempts.get(outcome).inc();
         }
     }
 }
@@ -164,16 +146,9 @@ async fn enter(
     if gateway.shutdown.is_cancelled() {
         return Err(Rejection::ShuttingDown);
     }
-    let seat = gateway
-        .sessions
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| Rejection::GatewayFull)?;
+    let seat = gateway.sessions.clone().try_acquire_owned().map_err(|_| Rejection::GatewayFull)?;
     let established = {
-        let _joining = gateway
-            .joins
-            .try_acquire()
-            .map_err(|_| Rejection::GatewayFull)?;
+        let _joining = gateway.joins.try_acquire().map_err(|_| Rejection::GatewayFull)?;
         establish(gateway, &connect).await?
     };
     gateway
@@ -187,9 +162,7 @@ async fn enter(
         (Established::Open(_), Some(_)) => JoinOutcome::Resumed,
         (Established::Mismatch, _) => JoinOutcome::RoomNotFound,
     };
-    let upgrade = upgrade
-        .max_message_size(READ_BYTES_MAX)
-        .max_frame_size(READ_BYTES_MAX);
+    let upgrade = upgrade.max_message_size(READ_BYTES_MAX).max_frame_size(READ_BYTES_MAX);
     let gateway = gateway.clone();
     let open = gateway.open_sessions.token();
     let response = upgrade.on_upgrade(move |socket| async move {
@@ -223,10 +196,7 @@ async fn check(
     if gateway.sessions.available_permits() == 0 {
         return Err(Rejection::GatewayFull);
     }
-    let _joining = gateway
-        .joins
-        .try_acquire()
-        .map_err(|_| Rejection::GatewayFull)?;
+    let _joining = gateway.joins.try_acquire().map_err(|_| Rejection::GatewayFull)?;
     let request = PlaceParticipantRequest {
         room_id: connect.room.as_str().to_owned(),
         identity: connect.identity.as_str().to_owned(),

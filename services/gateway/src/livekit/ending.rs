@@ -111,10 +111,7 @@ impl End {
 /// Sends the last requests, the leave among them, and waits until the node has
 /// taken them: a dropped stream could overtake them.
 pub(crate) async fn hand_over(attachment: Attachment, pending: VecDeque<AttachRequest>) {
-    let Attachment {
-        requests,
-        mut events,
-    } = attachment;
+    let Attachment { requests, mut events } = attachment;
     let goodbye = async {
         for request in pending {
             if requests.send(request).await.is_err() {

@@ -69,12 +69,9 @@ pub(crate) async fn establish(
         return Ok(Established::Mismatch);
     }
     let timeout = gateway.config.limits.join_timeout();
-    tokio::time::timeout(
-        timeout,
-        attempts(gateway, connect, Instant::now() + timeout),
-    )
-    .await
-    .unwrap_or(Err(Rejection::Timeout))
+    tokio::time::timeout(timeout, attempts(gateway, connect, Instant::now() + timeout))
+        .await
+        .unwrap_or(Err(Rejection::Timeout))
 }
 
 async fn attempts(
@@ -88,11 +85,7 @@ async fn attempts(
         let left = deadline.saturating_duration_since(Instant::now());
         match try_once(gateway, connect, failed.take(), left).await? {
             Next::Done(established) => return Ok(established),
-            Next::Again {
-                pause,
-                failed: lost,
-                otherwise,
-            } => {
+            Next::Again { pause, failed: lost, otherwise } => {
                 tokio::time::sleep(pause * (attempt + 1)).await;
                 failed = lost;
                 last = otherwise;
@@ -116,11 +109,7 @@ async fn try_once(
             if pause > WAIT_MAX {
                 return Err(Rejection::Wait(pause));
             }
-            Ok(Next::Again {
-                pause,
-                failed: None,
-                otherwise: Rejection::Wait(pause),
-            })
+            Ok(Next::Again { pause, failed: None, otherwise: Rejection::Wait(pause) })
         }
         Admission::RoomFull => Err(Rejection::RoomFull),
         Admission::RoomNotFound if connect.resume_uid.is_some() => {
@@ -162,11 +151,8 @@ pub(crate) fn may_create(gateway: &Gateway, connect: &Connect) -> bool {
 
 /// Absent means a second, the control plane's own measure.
 pub(crate) fn retry_after(placed: &PlaceParticipantResponse) -> Duration {
-    let told = placed
-        .retry_after
-        .and_then(|told| Duration::try_from(told).ok());
-    told.unwrap_or(Duration::from_secs(1))
-        .clamp(FIRST_PAUSE, Duration::from_secs(60))
+    let told = placed.retry_after.and_then(|told| Duration::try_from(told).ok());
+    told.unwrap_or(Duration::from_secs(1)).clamp(FIRST_PAUSE, Duration::from_secs(60))
 }
 
 async fn attach(
@@ -190,13 +176,8 @@ async fn attach(
             Ok(Next::Done(Established::Mismatch))
         }
         Ok(Opening::Joined(attachment, joined)) => {
-            let session = Session {
-                attachment: *attachment,
-                joined: *joined,
-                place,
-                codecs,
-                traceparent,
-            };
+            let session =
+                Session { attachment: *attachment, joined: *joined, place, codecs, traceparent };
             Ok(Next::Done(Established::Open(Box::new(session))))
         }
         Ok(Opening::Closed(closed)) => closed_at_once(connect, &closed),
@@ -209,11 +190,7 @@ async fn attach(
                     failed: Some((place.node_id, place.epoch)),
                     otherwise,
                 }),
-                Verdict::NotNow => Ok(Next::Again {
-                    pause: FIRST_PAUSE,
-                    failed: None,
-                    otherwise,
-                }),
+                Verdict::NotNow => Ok(Next::Again { pause: FIRST_PAUSE, failed: None, otherwise }),
                 Verdict::Never => Err(Rejection::Refused("the node refused the join")),
             }
         }
@@ -251,11 +228,7 @@ fn join(
 
 /// The node's first word was no.
 fn closed_at_once(connect: &Connect, closed: &Closed) -> Result<Next, Rejection> {
-    let again = |otherwise| Next::Again {
-        pause: FIRST_PAUSE,
-        failed: None,
-        otherwise,
-    };
+    let again = |otherwise| Next::Again { pause: FIRST_PAUSE, failed: None, otherwise };
     Ok(match closed.reason() {
         CloseReason::PlanStale | CloseReason::Migration => again(Rejection::NodeUnreachable),
         // A node that stops has told the control plane, or is about to.

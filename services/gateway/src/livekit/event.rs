@@ -58,11 +58,7 @@ pub(crate) fn speakers(changed: node::SpeakersChanged) -> lk::SpeakersChanged {
             .filter(|speaker| info::is_participant_uid(&speaker.participant_uid))
             .map(|speaker| lk::SpeakerInfo {
                 sid: speaker.participant_uid,
-                level: if speaker.level.is_finite() {
-                    speaker.level.clamp(0.0, 1.0)
-                } else {
-                    0.0
-                },
+                level: if speaker.level.is_finite() { speaker.level.clamp(0.0, 1.0) } else { 0.0 },
                 active: speaker.active,
             })
             .collect(),
@@ -85,11 +81,7 @@ pub(crate) fn quality(changed: node::QualityChanged, protocol: i32) -> lk::Conne
             .filter(|quality| info::is_participant_uid(&quality.participant_uid))
             .map(|quality| lk::ConnectionQualityInfo {
                 quality: i32::from(grade(quality.grade())),
-                score: if quality.score.is_finite() {
-                    quality.score
-                } else {
-                    0.0
-                },
+                score: if quality.score.is_finite() { quality.score } else { 0.0 },
                 participant_sid: quality.participant_uid,
             })
             .collect(),
@@ -98,11 +90,7 @@ pub(crate) fn quality(changed: node::QualityChanged, protocol: i32) -> lk::Conne
 
 pub(crate) fn stream_states(changed: node::StreamStateChanged) -> lk::StreamStateUpdate {
     let state = |paused| {
-        if paused {
-            lk::StreamState::Paused
-        } else {
-            lk::StreamState::Active
-        }
+        if paused { lk::StreamState::Paused } else { lk::StreamState::Active }
     };
     lk::StreamStateUpdate {
         stream_states: changed
@@ -118,10 +106,7 @@ pub(crate) fn stream_states(changed: node::StreamStateChanged) -> lk::StreamStat
 }
 
 /// All three qualities are named for each codec, those not watched as disabled.
-#[expect(
-    deprecated,
-    reason = "older clients read the qualities of the first codec only"
-)]
+#[expect(deprecated, reason = "older clients read the qualities of the first codec only")]
 pub(crate) fn layer_demand(demand: node::LayerDemand) -> lk::SubscribedQualityUpdate {
     let codecs: Vec<lk::SubscribedCodec> = demand
         .codecs
@@ -138,19 +123,13 @@ pub(crate) fn layer_demand(demand: node::LayerDemand) -> lk::SubscribedQualityUp
         .collect();
     lk::SubscribedQualityUpdate {
         track_sid: demand.track_uid,
-        subscribed_qualities: codecs
-            .first()
-            .map(|it| it.qualities.clone())
-            .unwrap_or_default(),
+        subscribed_qualities: codecs.first().map(|it| it.qualities.clone()).unwrap_or_default(),
         subscribed_codecs: codecs,
     }
 }
 
 pub(crate) fn media_sections(needed: node::MediaSectionsNeeded) -> lk::MediaSectionsRequirement {
-    lk::MediaSectionsRequirement {
-        num_audios: needed.audio,
-        num_videos: needed.video,
-    }
+    lk::MediaSectionsRequirement { num_audios: needed.audio, num_videos: needed.video }
 }
 
 pub(crate) fn subscription_allowed(
@@ -169,10 +148,7 @@ pub(crate) fn subscription_failed(failed: node::SubscriptionFailed) -> lk::Subsc
         node::SubscriptionFailure::TrackNotFound => lk::SubscriptionError::SeTrackNotfound,
         node::SubscriptionFailure::CodecUnsupported => lk::SubscriptionError::SeCodecUnsupported,
     };
-    lk::SubscriptionResponse {
-        track_sid: failed.track_uid,
-        err: i32::from(error),
-    }
+    lk::SubscriptionResponse { track_sid: failed.track_uid, err: i32::from(error) }
 }
 
 pub(crate) fn data_track_handles(

@@ -84,9 +84,7 @@ pub(crate) fn encode_frame(
     message: lk::signal_response::Message,
     framing: Framing,
 ) -> Result<EncodedFrame, serde_json::Error> {
-    let response = lk::SignalResponse {
-        message: Some(message),
-    };
+    let response = lk::SignalResponse { message: Some(message) };
     Ok(match framing {
         Framing::Binary => EncodedFrame::Binary(response.encode_to_vec()),
         Framing::Json => EncodedFrame::Text(serde_json::to_string(&response)?),
@@ -103,10 +101,7 @@ mod tests {
     #[test]
     fn both_framings_mean_the_same() {
         let request = lk::SignalRequest {
-            message: Some(Request::Mute(lk::MuteTrackRequest {
-                sid: "TR_1".into(),
-                muted: true,
-            })),
+            message: Some(Request::Mute(lk::MuteTrackRequest { sid: "TR_1".into(), muted: true })),
         };
         let binary = request.encode_to_vec();
         assert_eq!(decode_frame(Frame::Binary(&binary)).unwrap(), request);
@@ -129,10 +124,7 @@ mod tests {
     #[test]
     fn a_frame_over_the_limit_is_refused() {
         let bytes = vec![0u8; FRAME_BYTES_MAX + 1];
-        assert!(matches!(
-            decode_frame(Frame::Binary(&bytes)),
-            Err(FrameError::TooLarge)
-        ));
+        assert!(matches!(decode_frame(Frame::Binary(&bytes)), Err(FrameError::TooLarge)));
     }
 
     proptest! {

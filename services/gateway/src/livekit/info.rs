@@ -38,19 +38,14 @@ fn seconds(duration: prost_types::Duration) -> u32 {
 }
 
 fn millis(time: &prost_types::Timestamp) -> i64 {
-    time.seconds
-        .saturating_mul(1000)
-        .saturating_add(i64::from(time.nanos / 1_000_000))
+    time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos / 1_000_000))
 }
 
 /// Codecs in LiveKit's shape.
 pub(crate) fn enabled_codecs(mime_types: &[String]) -> Vec<lk::Codec> {
     mime_types
         .iter()
-        .map(|mime| lk::Codec {
-            mime: mime.clone(),
-            fmtp_line: String::new(),
-        })
+        .map(|mime| lk::Codec { mime: mime.clone(), fmtp_line: String::new() })
         .collect()
 }
 
@@ -114,12 +109,8 @@ pub(crate) fn permission(
 pub(crate) fn track(track: &node::Track) -> lk::TrackInfo {
     let stored = read_track(&track.door_payload);
     let seen = track.track.clone().unwrap_or_default();
-    let layers: Vec<lk::VideoLayer> = track
-        .layers
-        .iter()
-        .enumerate()
-        .map(|(index, layer)| video_layer(layer, index))
-        .collect();
+    let layers: Vec<lk::VideoLayer> =
+        track.layers.iter().enumerate().map(|(index, layer)| video_layer(layer, index)).collect();
     let codecs = codecs(track, &seen, &stored, &layers);
     lk::TrackInfo {
         sid: seen.uid.clone(),
@@ -182,10 +173,7 @@ fn codecs(
     layers: &[lk::VideoLayer],
 ) -> Vec<lk::SimulcastCodecInfo> {
     let declared = |mime_type: &str| {
-        stored
-            .codecs
-            .iter()
-            .find(|codec| codec.mime_type.eq_ignore_ascii_case(mime_type))
+        stored.codecs.iter().find(|codec| codec.mime_type.eq_ignore_ascii_case(mime_type))
     };
     let describe = |mime_type: &str, cid: &str, mid: &str| {
         let own = declared(mime_type);
@@ -194,21 +182,13 @@ fn codecs(
             mime_type: mime_type.to_owned(),
             mid: mid.to_owned(),
             cid: cid.to_owned(),
-            layers: if own_layers.is_empty() {
-                layers.to_vec()
-            } else {
-                own_layers
-            },
+            layers: if own_layers.is_empty() { layers.to_vec() } else { own_layers },
             video_layer_mode: layer_mode(own, mime_type, seen.kind()),
             sdp_cid: String::new(),
         }
     };
     if track.codecs.is_empty() {
-        return vec![describe(
-            &seen.mime_type,
-            &track.client_track_id,
-            &track.mid,
-        )];
+        return vec![describe(&seen.mime_type, &track.client_track_id, &track.mid)];
     }
     track
         .codecs

@@ -28,10 +28,7 @@ const OWN_TRACKS_MAX: usize = 256;
 
 /// What the shell is to do next.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "outputs are taken at once, and few wait"
-)]
+#[expect(clippy::large_enum_variant, reason = "outputs are taken at once, and few wait")]
 pub(crate) enum Output {
     /// Send this to the node.
     ToNode(ToNode),
@@ -119,9 +116,7 @@ impl Interpreter {
                 self.ask_node(ToNode::UpdateSubscription(request::subscription(update)));
             }
             Request::TrackSetting(settings) => {
-                self.ask_node(ToNode::UpdateTrackSettings(request::track_settings(
-                    settings,
-                )));
+                self.ask_node(ToNode::UpdateTrackSettings(request::track_settings(settings)));
             }
             Request::Leave(_) => {
                 let reason = node::CloseReason::ClientLeft.into();
@@ -153,19 +148,13 @@ impl Interpreter {
                 self.ask_node(ToNode::UpdateTrack(request::update_video(update)));
             }
             Request::PublishDataTrackRequest(publish) => {
-                self.ask_node(ToNode::PublishDataTrack(request::publish_data_track(
-                    &publish,
-                )));
-                self.data_tracks
-                    .insert(publish.pub_handle, Refused::PublishDataTrack(publish));
+                self.ask_node(ToNode::PublishDataTrack(request::publish_data_track(&publish)));
+                self.data_tracks.insert(publish.pub_handle, Refused::PublishDataTrack(publish));
             }
             Request::UnpublishDataTrackRequest(unpublish) => {
                 let handle = unpublish.pub_handle;
-                self.ask_node(ToNode::UnpublishDataTrack(node::UnpublishDataTrack {
-                    handle,
-                }));
-                self.data_tracks
-                    .insert(handle, Refused::UnpublishDataTrack(unpublish));
+                self.ask_node(ToNode::UnpublishDataTrack(node::UnpublishDataTrack { handle }));
+                self.data_tracks.insert(handle, Refused::UnpublishDataTrack(unpublish));
             }
             Request::UpdateDataSubscription(update) => {
                 for update in request::data_subscription(update) {
@@ -186,9 +175,7 @@ impl Interpreter {
                 self.tell_client(ToClient::Offer(event::session_description(offer, "offer")));
             }
             Event::Answer(answer) => {
-                self.tell_client(ToClient::Answer(event::session_description(
-                    answer, "answer",
-                )));
+                self.tell_client(ToClient::Answer(event::session_description(answer, "answer")));
             }
             Event::TrackAdded(added) => self.track_added(added),
             Event::RequestResult(result) => self.request_result(result),
@@ -210,14 +197,10 @@ impl Interpreter {
                 self.tell_client(ToClient::StreamStateUpdate(event::stream_states(changed)));
             }
             Event::LayerDemand(demand) => {
-                self.tell_client(ToClient::SubscribedQualityUpdate(event::layer_demand(
-                    demand,
-                )));
+                self.tell_client(ToClient::SubscribedQualityUpdate(event::layer_demand(demand)));
             }
             Event::MediaSectionsNeeded(needed) => {
-                self.tell_client(ToClient::MediaSectionsRequirement(event::media_sections(
-                    needed,
-                )));
+                self.tell_client(ToClient::MediaSectionsRequirement(event::media_sections(needed)));
             }
             Event::TrackSubscribed(subscribed) => {
                 let track_sid = subscribed.track_uid;
@@ -302,8 +285,7 @@ impl Interpreter {
         // A track that is not ours, or one too many: nothing to change.
         if let Some(stored) = self.own_payloads.get(&update.track_sid) {
             let door_payload = payload::with_audio_features(stored, &update.features);
-            self.own_payloads
-                .insert(update.track_sid.clone(), door_payload.clone());
+            self.own_payloads.insert(update.track_sid.clone(), door_payload.clone());
             self.ask_node(ToNode::UpdateTrack(node::UpdateTrack {
                 track_uid: update.track_sid,
                 door_payload,
@@ -322,12 +304,7 @@ impl Interpreter {
 
     /// Storing blobs is off, as it is by default in LiveKit's server.
     fn refuse_blob(&mut self, request_id: u32) {
-        self.respond(
-            request_id,
-            Reason::NotAllowed,
-            "data blobs are not stored here",
-            None,
-        );
+        self.respond(request_id, Reason::NotAllowed, "data blobs are not stored here", None);
     }
 
     fn respond(
@@ -363,15 +340,8 @@ impl Interpreter {
         if !result.client_track_id.is_empty() {
             let cid = result.client_track_id;
             // A queued request is answered again, by its track or by a refusal.
-            let add = if queued {
-                self.add_tracks.get(&cid)
-            } else {
-                self.add_tracks.remove(&cid)
-            };
-            let add = add.unwrap_or(lk::AddTrackRequest {
-                cid,
-                ..Default::default()
-            });
+            let add = if queued { self.add_tracks.get(&cid) } else { self.add_tracks.remove(&cid) };
+            let add = add.unwrap_or(lk::AddTrackRequest { cid, ..Default::default() });
             return self.respond(0, reason, &result.message, Some(Refused::AddTrack(add)));
         }
         if result.data_track_handle != 0 {
@@ -391,10 +361,7 @@ impl Interpreter {
         for update in event::participant_updates(&changed.participants) {
             self.tell_client(ToClient::Update(update));
         }
-        let own = changed
-            .participants
-            .iter()
-            .find(|participant| participant.uid == self.uid);
+        let own = changed.participants.iter().find(|participant| participant.uid == self.uid);
         if let Some(own) = own.cloned() {
             self.note_self(&own);
         }
@@ -428,11 +395,7 @@ impl Interpreter {
     }
 
     fn note_track(&mut self, track: &node::Track) {
-        let uid = track
-            .track
-            .as_ref()
-            .map(|track| track.uid.clone())
-            .unwrap_or_default();
+        let uid = track.track.as_ref().map(|track| track.uid.clone()).unwrap_or_default();
         if self.own_payloads.len() < OWN_TRACKS_MAX || self.own_payloads.contains_key(&uid) {
             self.own_payloads.insert(uid, track.door_payload.clone());
         }
@@ -447,9 +410,7 @@ struct Remembered<K, V> {
 
 impl<K, V> Default for Remembered<K, V> {
     fn default() -> Self {
-        Self {
-            entries: VecDeque::new(),
-        }
+        Self { entries: VecDeque::new() }
     }
 }
 
@@ -463,10 +424,7 @@ impl<K: PartialEq, V: Clone> Remembered<K, V> {
     }
 
     fn get(&self, key: &K) -> Option<V> {
-        self.entries
-            .iter()
-            .find(|(known, _)| known == key)
-            .map(|(_, value)| value.clone())
+        self.entries.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone())
     }
 
     fn remove(&mut self, key: &K) -> Option<V> {

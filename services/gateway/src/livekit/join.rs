@@ -40,16 +40,10 @@ pub(crate) struct Welcome<'a> {
 /// For a fresh session. `None` if the node left out the room or the participant,
 /// which clients do not survive.
 pub(crate) fn join_response(welcome: &Welcome<'_>, joined: &node::Joined) -> Option<Message> {
-    let own = joined
-        .participant
-        .as_ref()
-        .filter(|own| info::is_participant_uid(&own.uid))?;
+    let own = joined.participant.as_ref().filter(|own| info::is_participant_uid(&own.uid))?;
     let room = info::room(joined.room.as_ref()?, welcome.codecs);
     let permission = own.permission.clone().unwrap_or_default();
-    let others = joined
-        .others
-        .iter()
-        .filter(|other| info::is_participant_uid(&other.uid));
+    let others = joined.others.iter().filter(|other| info::is_participant_uid(&other.uid));
     Some(Message::Join(lk::JoinResponse {
         room: Some(room),
         participant: Some(info::participant(own)),
@@ -83,10 +77,7 @@ pub(crate) fn reconnect_responses(welcome: &Welcome<'_>, joined: &node::Joined) 
     };
     let departed = event::participant_updates(&joined.departed);
     let present = event::participant_updates(joined.participant.iter().chain(&joined.others));
-    let room = joined
-        .room
-        .as_ref()
-        .map(|room| info::room(room, welcome.codecs));
+    let room = joined.room.as_ref().map(|room| info::room(room, welcome.codecs));
     std::iter::once(Message::Reconnect(reconnect))
         .chain(departed.into_iter().chain(present).map(Message::Update))
         .chain(room.map(|room| Message::RoomUpdate(lk::RoomUpdate { room: Some(room) })))

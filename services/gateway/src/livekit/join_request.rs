@@ -89,11 +89,7 @@ mod tests {
     use super::*;
 
     fn wrap(compression: i32, join_request: Vec<u8>) -> Vec<u8> {
-        lk::WrappedJoinRequest {
-            compression,
-            join_request,
-        }
-        .encode_to_vec()
+        lk::WrappedJoinRequest { compression, join_request }.encode_to_vec()
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -103,11 +99,7 @@ mod tests {
     }
 
     fn sample() -> lk::JoinRequest {
-        lk::JoinRequest {
-            participant_sid: "PA_x".into(),
-            reconnect: true,
-            ..Default::default()
-        }
+        lk::JoinRequest { participant_sid: "PA_x".into(), reconnect: true, ..Default::default() }
     }
 
     #[test]
@@ -115,16 +107,12 @@ mod tests {
         for padding in 0..3 {
             let mut request = sample();
             request.metadata = "m".repeat(padding);
-            for envelope in [
-                wrap(0, request.encode_to_vec()),
-                wrap(1, gzip(&request.encode_to_vec())),
-            ] {
+            for envelope in
+                [wrap(0, request.encode_to_vec()), wrap(1, gzip(&request.encode_to_vec()))]
+            {
                 let padded = base64::engine::general_purpose::URL_SAFE.encode(&envelope);
                 assert_eq!(decode_join_request(&padded), Ok(request.clone()));
-                assert_eq!(
-                    decode_join_request(padded.trim_end_matches('=')),
-                    Ok(request.clone())
-                );
+                assert_eq!(decode_join_request(padded.trim_end_matches('=')), Ok(request.clone()));
             }
         }
     }
@@ -136,10 +124,7 @@ mod tests {
             ("***".to_owned(), JoinRequestError::Base64),
             (encode(vec![0xff; 9]), JoinRequestError::Envelope),
             (encode(wrap(7, vec![])), JoinRequestError::Compression),
-            (
-                encode(wrap(1, b"not gzip".to_vec())),
-                JoinRequestError::Gzip,
-            ),
+            (encode(wrap(1, b"not gzip".to_vec())), JoinRequestError::Gzip),
             (encode(wrap(0, vec![0xff; 9])), JoinRequestError::Message),
         ];
         for (text, error) in cases {

@@ -17,23 +17,14 @@ pub(crate) fn leave(
 ) -> Option<lk::LeaveRequest> {
     let reason = i32::from(reason);
     if protocol >= PROTOCOL_WITH_ACTION {
-        return Some(lk::LeaveRequest {
-            reason,
-            action: i32::from(action),
-            ..Default::default()
-        });
+        return Some(lk::LeaveRequest { reason, action: i32::from(action), ..Default::default() });
     }
     match action {
         Action::Resume => None,
-        Action::Reconnect => Some(lk::LeaveRequest {
-            can_reconnect: true,
-            reason,
-            ..Default::default()
-        }),
-        Action::Disconnect => Some(lk::LeaveRequest {
-            reason,
-            ..Default::default()
-        }),
+        Action::Reconnect => {
+            Some(lk::LeaveRequest { can_reconnect: true, reason, ..Default::default() })
+        }
+        Action::Disconnect => Some(lk::LeaveRequest { reason, ..Default::default() }),
     }
 }
 
@@ -80,19 +71,12 @@ mod tests {
     use super::*;
 
     fn closed(reason: CloseReason, action: CloseAction) -> Closed {
-        Closed {
-            reason: reason.into(),
-            action: action.into(),
-            message: String::new(),
-        }
+        Closed { reason: reason.into(), action: action.into(), message: String::new() }
     }
 
     #[test]
     fn newer_clients_read_the_action() {
-        let leave = leave_for(
-            16,
-            &closed(CloseReason::RoomDeleted, CloseAction::Disconnect),
-        );
+        let leave = leave_for(16, &closed(CloseReason::RoomDeleted, CloseAction::Disconnect));
         let leave = leave.unwrap();
         assert_eq!(leave.action(), Action::Disconnect);
         assert_eq!(leave.reason(), lk::DisconnectReason::RoomDeleted);
@@ -103,13 +87,7 @@ mod tests {
     fn older_clients_read_can_reconnect_and_resume_on_a_bare_close() {
         let gone = closed(CloseReason::PlanStale, CloseAction::Reconnect);
         assert!(leave_for(12, &gone).unwrap().can_reconnect);
-        assert_eq!(
-            leave_for(
-                12,
-                &closed(CloseReason::ServerShutdown, CloseAction::Resume)
-            ),
-            None
-        );
+        assert_eq!(leave_for(12, &closed(CloseReason::ServerShutdown, CloseAction::Resume)), None);
         let removed = closed(CloseReason::Removed, CloseAction::Disconnect);
         assert!(!leave_for(12, &removed).unwrap().can_reconnect);
     }
@@ -122,10 +100,7 @@ mod tests {
 
     #[test]
     fn a_moved_room_calls_its_clients_back_even_without_an_action() {
-        let leave = leave_for(
-            16,
-            &closed(CloseReason::PlanStale, CloseAction::Unspecified),
-        );
+        let leave = leave_for(16, &closed(CloseReason::PlanStale, CloseAction::Unspecified));
         assert_eq!(leave.unwrap().action(), Action::Reconnect);
     }
 }

@@ -39,12 +39,7 @@ impl Outbox {
         let (queue, messages) = mpsc::channel(messages_max.max(1));
         let bytes = Arc::new(AtomicUsize::new(0));
         let writer = tokio::spawn(write(sink, messages, bytes.clone()));
-        Self {
-            queue,
-            bytes,
-            bytes_max,
-            writer,
-        }
+        Self { queue, bytes, bytes_max, writer }
     }
 
     /// Queues a message. One that is larger than the bound passes if it is alone.

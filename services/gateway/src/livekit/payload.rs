@@ -59,10 +59,8 @@ fn kind_detail(name: &str) -> Option<lk::participant_info::KindDetail> {
 
 /// Whether a participant is left out of the room's count.
 pub(crate) fn is_uncounted(grants: &Grants) -> bool {
-    matches!(
-        grants.kind,
-        ParticipantKind::Agent | ParticipantKind::Egress
-    ) || grants.agent
+    matches!(grants.kind, ParticipantKind::Agent | ParticipantKind::Egress)
+        || grants.agent
         || grants.recorder
 }
 

@@ -13,9 +13,7 @@ impl Query {
     /// Reads the query of a URI. One that cannot be read is empty.
     pub(crate) fn of(uri: &Uri) -> Self {
         let pairs = AxumQuery::<Vec<(String, String)>>::try_from_uri(uri);
-        Self {
-            pairs: pairs.map(|query| query.0).unwrap_or_default(),
-        }
+        Self { pairs: pairs.map(|query| query.0).unwrap_or_default() }
     }
 
     #[cfg(test)]
@@ -36,7 +34,6 @@ impl Query {
 
     /// As [`Query::flag`], with what its absence means.
     pub(crate) fn flag_or(&self, name: &str, absent: bool) -> bool {
-        self.get(name)
-            .map_or(absent, |value| value == "1" || value == "true")
+        self.get(name).map_or(absent, |value| value == "1" || value == "true")
     }
 }

@@ -106,23 +106,14 @@ fn quality(quality: i32) -> Option<u32> {
 }
 
 pub(crate) fn mute(request: lk::MuteTrackRequest) -> node::MuteTrack {
-    node::MuteTrack {
-        track_uid: request.sid,
-        muted: request.muted,
-    }
+    node::MuteTrack { track_uid: request.sid, muted: request.muted }
 }
 
 pub(crate) fn subscription(request: lk::UpdateSubscription) -> node::UpdateSubscription {
-    let by_participant = request
-        .participant_tracks
-        .into_iter()
-        .flat_map(|tracks| tracks.track_sids);
+    let by_participant =
+        request.participant_tracks.into_iter().flat_map(|tracks| tracks.track_sids);
     node::UpdateSubscription {
-        track_uids: request
-            .track_sids
-            .into_iter()
-            .chain(by_participant)
-            .collect(),
+        track_uids: request.track_sids.into_iter().chain(by_participant).collect(),
         subscribe: request.subscribe,
     }
 }
@@ -237,15 +228,9 @@ pub(crate) fn data_subscription(
 ) -> impl Iterator<Item = node::UpdateDataSubscription> {
     let mut by_wish: BTreeMap<bool, Vec<String>> = BTreeMap::new();
     for update in request.updates {
-        by_wish
-            .entry(update.subscribe)
-            .or_default()
-            .push(update.track_sid);
+        by_wish.entry(update.subscribe).or_default().push(update.track_sid);
     }
     by_wish
         .into_iter()
-        .map(|(subscribe, track_uids)| node::UpdateDataSubscription {
-            track_uids,
-            subscribe,
-        })
+        .map(|(subscribe, track_uids)| node::UpdateDataSubscription { track_uids, subscribe })
 }

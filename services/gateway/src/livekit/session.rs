@@ -70,11 +70,7 @@ pub(crate) async fn run(
         trace::link_to(&span, &session.traceparent);
     }
     async {
-        let open = gateway
-            .metrics
-            .gateway()
-            .signal_connections
-            .get(signal_protocol(&connect));
+        let open = gateway.metrics.gateway().signal_connections.get(signal_protocol(&connect));
         open.inc();
         match established {
             Established::Open(session) => serve(&gateway, connect, *session, socket).await,
@@ -118,13 +114,7 @@ async fn serve(gateway: &Arc<Gateway>, connect: Connect, session: Session, socke
     let limits = &gateway.config.limits;
     let (sink, stream) = socket.split();
     let outbox = Outbox::start(sink, limits.outbox_messages_max, limits.outbox_bytes_max);
-    let Session {
-        attachment,
-        joined,
-        place,
-        codecs,
-        traceparent: _,
-    } = session;
+    let Session { attachment, joined, place, codecs, traceparent: _ } = session;
     let own = joined.participant.clone().unwrap_or_default();
     let speaker = Speaker {
         protocol: connect.client.protocol,
@@ -151,10 +141,7 @@ async fn serve(gateway: &Arc<Gateway>, connect: Connect, session: Session, socke
 
 fn take_trial(gateway: &Gateway, connect: &Connect) -> Option<ResumeTrial> {
     let uid = connect.resume_uid.as_deref()?;
-    let mut trials = gateway
-        .trials
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut trials = gateway.trials.lock().unwrap_or_else(PoisonError::into_inner);
     trials.take(uid, std::time::Instant::now())
 }
 
@@ -299,12 +286,7 @@ impl Pump {
     }
 
     fn decode(&mut self, frame: Frame<'_>) -> Result<Option<Request>, End> {
-        self.gateway
-            .metrics
-            .gateway()
-            .signal_messages
-            .get(SignalDirection::In)
-            .inc();
+        self.gateway.metrics.gateway().signal_messages.get(SignalDirection::In).inc();
         self.framing = frame.framing();
         match decode_frame(frame) {
             Ok(request) => Ok(request.message),
@@ -330,11 +312,8 @@ impl Pump {
                 Output::ToClient(message) => self.say(message)?,
                 Output::RefreshToken => self.refresh_token()?,
                 Output::TryResumes(trial) => {
-                    let mut trials = self
-                        .gateway
-                        .trials
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner);
+                    let mut trials =
+                        self.gateway.trials.lock().unwrap_or_else(PoisonError::into_inner);
                     trials.add(&self.uid, trial, std::time::Instant::now());
                 }
                 Output::ClientLeft => return Err(End::ClientLeft),
@@ -348,9 +327,7 @@ impl Pump {
     }
 
     fn ask(&mut self, request: ToNode) -> Result<(), End> {
-        let request = node::AttachRequest {
-            request: Some(request),
-        };
+        let request = node::AttachRequest { request: Some(request) };
         if request.encoded_len() > REQUEST_BYTES_MAX {
             return Err(End::TooLarge);
         }
@@ -361,12 +338,7 @@ impl Pump {
     fn say(&self, message: ToClient) -> Result<(), End> {
         match encode_frame(message, self.framing) {
             Ok(frame) => {
-                self.gateway
-                    .metrics
-                    .gateway()
-                    .signal_messages
-                    .get(SignalDirection::Out)
-                    .inc();
+                self.gateway.metrics.gateway().signal_messages.get(SignalDirection::Out).inc();
                 self.push(self::message(frame))
             }
             Err(error) => {
@@ -396,9 +368,7 @@ impl Pump {
             self.gateway.metrics.gateway().node_stream_breaks.inc();
             self.gateway.report_lost(place).await;
         }
-        let leave = end
-            .leave()
-            .and_then(|(reason, action)| leave(self.protocol, reason, action));
+        let leave = end.leave().and_then(|(reason, action)| leave(self.protocol, reason, action));
         if let Some(leave) = leave {
             // Without room for it the close alone makes the client come back.
             let _ = self.say(ToClient::Leave(leave));
@@ -419,10 +389,7 @@ fn fresh_token(gateway: &Gateway, grants: &Grants) -> Option<String> {
     let now = unix_seconds();
     let remaining = Duration::from_secs(grants.expires_at.saturating_sub(now));
     let request = TokenRequest {
-        grants: Grants {
-            api_key: String::new(),
-            ..grants.clone()
-        },
+        grants: Grants { api_key: String::new(), ..grants.clone() },
         ttl: remaining.max(REFRESH_TTL_MIN),
     };
     match gateway.keys.mint(&request, now) {
@@ -442,15 +409,10 @@ fn message(frame: EncodedFrame) -> Message {
 }
 
 fn close(code: u16) -> CloseFrame {
-    CloseFrame {
-        code,
-        reason: "".into(),
-    }
+    CloseFrame { code, reason: "".into() }
 }
 
 fn unix_millis() -> i64 {
-    let elapsed = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
 }

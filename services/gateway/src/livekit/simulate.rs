@@ -29,11 +29,7 @@ pub(crate) enum ResumeTrial {
 
 /// `None` if nothing was asked for.
 pub(crate) fn scenario(simulation: &lk::SimulateScenario) -> Option<Scenario> {
-    let by_node = |scenario| {
-        Scenario::Node(node::Simulate {
-            scenario: Some(scenario),
-        })
-    };
+    let by_node = |scenario| Scenario::Node(node::Simulate { scenario: Some(scenario) });
     Some(match simulation.scenario.as_ref()? {
         Asked::SpeakerUpdate(seconds) => {
             by_node(ByNode::SpeakSeconds(u32::try_from(*seconds).unwrap_or(0)))
@@ -44,9 +40,9 @@ pub(crate) fn scenario(simulation: &lk::SimulateScenario) -> Option<Scenario> {
         Asked::SwitchCandidateProtocol(protocol) => {
             by_node(ByNode::MediaProtocol(media_protocol(*protocol).into()))
         }
-        Asked::SubscriberBandwidth(bits) => by_node(ByNode::SubscriberBandwidth(
-            u64::try_from(*bits).unwrap_or(0),
-        )),
+        Asked::SubscriberBandwidth(bits) => {
+            by_node(ByNode::SubscriberBandwidth(u64::try_from(*bits).unwrap_or(0)))
+        }
         Asked::DisconnectSignalOnResume(_) => Scenario::Gateway(ResumeTrial::CutAfterMessages),
         Asked::DisconnectSignalOnResumeNoMessages(_) => {
             Scenario::Gateway(ResumeTrial::CutBeforeMessages)
@@ -83,8 +79,7 @@ impl ResumeTrials {
                 ResumeTrial::CutAfterMessages => 1,
                 ResumeTrial::CutBeforeMessages => 3,
             };
-            self.waiting
-                .insert(uid.to_owned(), (trial, times, now + TRIAL_LIFETIME));
+            self.waiting.insert(uid.to_owned(), (trial, times, now + TRIAL_LIFETIME));
         }
     }
 
@@ -111,10 +106,7 @@ mod tests {
         let mut trials = ResumeTrials::default();
         trials.add("PA_1", ResumeTrial::CutBeforeMessages, now);
         trials.add("PA_2", ResumeTrial::CutAfterMessages, now);
-        let taken = (0..4)
-            .map(|_| trials.take("PA_1", now))
-            .filter(Option::is_some)
-            .count();
+        let taken = (0..4).map(|_| trials.take("PA_1", now)).filter(Option::is_some).count();
         assert_eq!(taken, 3);
         assert_eq!(trials.take("PA_2", now + TRIAL_LIFETIME), None);
     }
@@ -133,12 +125,7 @@ mod tests {
             Asked::LeaveRequestFullReconnect(true),
         ];
         for asked in asked {
-            assert!(
-                scenario(&lk::SimulateScenario {
-                    scenario: Some(asked)
-                })
-                .is_some()
-            );
+            assert!(scenario(&lk::SimulateScenario { scenario: Some(asked) }).is_some());
         }
         assert_eq!(scenario(&lk::SimulateScenario::default()), None);
     }

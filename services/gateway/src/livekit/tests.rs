@@ -19,24 +19,10 @@ use super::info;
 use super::interpreter::{Interpreter, Output, Speaker};
 
 fn interpreter(protocol: i32, mode: node::TransportMode) -> Interpreter {
-    let grants = Grants {
-        identity: "ada".into(),
-        ..Default::default()
-    };
-    let own = node::Participant {
-        uid: "PA_ada".into(),
-        identity: "ada".into(),
-        ..Default::default()
-    };
-    Interpreter::new(
-        Speaker {
-            protocol,
-            mode,
-            codecs: Vec::new(),
-            grants,
-        },
-        &own,
-    )
+    let grants = Grants { identity: "ada".into(), ..Default::default() };
+    let own =
+        node::Participant { uid: "PA_ada".into(), identity: "ada".into(), ..Default::default() };
+    Interpreter::new(Speaker { protocol, mode, codecs: Vec::new(), grants }, &own)
 }
 
 fn dual() -> Interpreter {
@@ -98,10 +84,7 @@ fn camera() -> lk::AddTrackRequest {
                 video_layer_mode: lk::video_layer::Mode::OneSpatialLayerPerStream.into(),
                 ..Default::default()
             },
-            lk::SimulcastCodec {
-                codec: "vp8".into(),
-                ..Default::default()
-            },
+            lk::SimulcastCodec { codec: "vp8".into(), ..Default::default() },
         ],
         encryption: lk::encryption::Type::Gcm.into(),
         backup_codec_policy: lk::BackupCodecPolicy::Simulcast.into(),

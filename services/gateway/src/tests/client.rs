@@ -68,13 +68,8 @@ impl Client {
     }
 
     pub(super) async fn send(&mut self, message: ToServer) {
-        let request = lk::SignalRequest {
-            message: Some(message),
-        };
-        self.socket
-            .send(Message::Binary(request.encode_to_vec().into()))
-            .await
-            .unwrap();
+        let request = lk::SignalRequest { message: Some(message) };
+        self.socket.send(Message::Binary(request.encode_to_vec().into())).await.unwrap();
     }
 
     pub(super) async fn send_frame(&mut self, frame: Message) {
@@ -113,9 +108,7 @@ impl Client {
 
     /// Takes the join response and the token after it.
     pub(super) async fn welcomed(&mut self) -> lk::JoinResponse {
-        let FromServer::Join(join) = self.message().await else {
-            panic!("the first is join")
-        };
+        let FromServer::Join(join) = self.message().await else { panic!("the first is join") };
         let token = self.message().await;
         assert!(matches!(token, FromServer::RefreshToken(_)), "{token:?}");
         join
@@ -123,9 +116,7 @@ impl Client {
 
     /// A leave, then a close with this code.
     pub(super) async fn left(&mut self, code: u16) -> lk::LeaveRequest {
-        let FromServer::Leave(leave) = self.message().await else {
-            panic!("a leave comes")
-        };
+        let FromServer::Leave(leave) = self.message().await else { panic!("a leave comes") };
         assert_eq!(self.hear().await, Heard::Close(Some(code)));
         leave
     }
@@ -134,14 +125,8 @@ impl Client {
 /// A join request that asks for nothing. Not the empty one, which is written
 /// as nothing at all.
 pub(super) fn plain_join() -> lk::JoinRequest {
-    let client_info = Some(lk::ClientInfo {
-        protocol: 17,
-        ..Default::default()
-    });
-    lk::JoinRequest {
-        client_info,
-        ..Default::default()
-    }
+    let client_info = Some(lk::ClientInfo { protocol: 17, ..Default::default() });
+    lk::JoinRequest { client_info, ..Default::default() }
 }
 
 /// `/rtc/v1?join_request=…`.
@@ -150,14 +135,9 @@ pub(super) fn v1_path(request: &lk::JoinRequest) -> String {
 }
 
 pub(super) fn wrapped(request: &lk::JoinRequest) -> String {
-    let envelope = lk::WrappedJoinRequest {
-        compression: 0,
-        join_request: request.encode_to_vec(),
-    };
+    let envelope = lk::WrappedJoinRequest { compression: 0, join_request: request.encode_to_vec() };
     // A query's value must escape the padding.
-    URL_SAFE
-        .encode(envelope.encode_to_vec())
-        .replace('=', "%3D")
+    URL_SAFE.encode(envelope.encode_to_vec()).replace('=', "%3D")
 }
 
 /// A plain HTTP call; the body as text.
@@ -176,11 +156,5 @@ pub(super) async fn get(url: &str) -> (StatusCode, String) {
 }
 
 pub(super) async fn get_with(url: &str, name: header::HeaderName, value: &str) -> Response<Bytes> {
-    http(
-        Request::get(url)
-            .header(name, value)
-            .body(Full::default())
-            .unwrap(),
-    )
-    .await
+    http(Request::get(url).header(name, value).body(Full::default()).unwrap()).await
 }

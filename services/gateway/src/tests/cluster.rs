@@ -32,9 +32,7 @@ use crate::{Config, Dependencies, Running, start};
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("it should not take this long")
+    tokio::time::timeout(PATIENCE, future).await.expect("it should not take this long")
 }
 
 pub(super) fn keys() -> KeyRing {
@@ -57,10 +55,7 @@ pub(super) fn ada() -> Grants {
 }
 
 pub(super) fn token(grants: &Grants) -> String {
-    let request = TokenRequest {
-        grants: grants.clone(),
-        ttl: Duration::from_secs(3600),
-    };
+    let request = TokenRequest { grants: grants.clone(), ttl: Duration::from_secs(3600) };
     keys().mint(&request, unix_seconds()).unwrap()
 }
 
@@ -98,14 +93,7 @@ impl Cluster {
             readiness: readiness.clone(),
         };
         let gateway = start(config, dependencies, shutdown.clone()).await.unwrap();
-        Self {
-            gateway,
-            metrics,
-            readiness,
-            control,
-            node,
-            shutdown,
-        }
+        Self { gateway, metrics, readiness, control, node, shutdown }
     }
 
     pub(super) fn url(&self, path: &str) -> String {
@@ -151,19 +139,12 @@ impl ControlPlane {
         });
         let shutdown = CancellationToken::new();
         let server = Server::new(ServerConfig::default())
-            .add_internal_service(
-                PlacementServiceServer::from_arc(script.clone()),
-                &credential(),
-            )
+            .add_internal_service(PlacementServiceServer::from_arc(script.clone()), &credential())
             .add_service(RoomServiceServer::from_arc(script.clone()))
             .serve(shutdown.clone())
             .await
             .unwrap();
-        Self {
-            url: format!("http://{}", server.address()),
-            script,
-            shutdown,
-        }
+        Self { url: format!("http://{}", server.address()), script, shutdown }
     }
 
     /// Says the next answer.
@@ -178,10 +159,7 @@ impl ControlPlane {
     pub(super) fn refuse(&self, admission: Admission, retry_after_seconds: i64) {
         self.answer(Ok(PlaceParticipantResponse {
             admission: admission.into(),
-            retry_after: Some(prost_types::Duration {
-                seconds: retry_after_seconds,
-                nanos: 0,
-            }),
+            retry_after: Some(prost_types::Duration { seconds: retry_after_seconds, nanos: 0 }),
             reason: "the script says so".into(),
             ..Default::default()
         }));
@@ -213,10 +191,7 @@ pub(super) fn room(id: &str) -> v1::Room {
         uid: "RM_1".into(),
         metadata: "about".into(),
         participant_count: 1,
-        create_time: Some(prost_types::Timestamp {
-            seconds: 1_700_000_000,
-            nanos: 5_000_000,
-        }),
+        create_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 5_000_000 }),
         ..Default::default()
     }
 }
@@ -255,19 +230,10 @@ impl PlacementService for Script {
 
 impl Script {
     fn note<T: std::fmt::Debug>(&self, method: &str, request: Request<T>) -> Result<T, Status> {
-        let bearer = request
-            .metadata()
-            .get("authorization")
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let bearer = request.metadata().get("authorization").unwrap().to_str().unwrap().to_owned();
         let request = request.into_inner();
         let words = format!("{request:?}");
-        self.calls
-            .lock()
-            .unwrap()
-            .push((method.to_owned(), bearer, words));
+        self.calls.lock().unwrap().push((method.to_owned(), bearer, words));
         match self.failures.lock().unwrap().pop_front() {
             Some(status) => Err(status),
             None => Ok(request),
@@ -306,34 +272,21 @@ impl RoomService for Script {
         r: Request<v1::CreateRoomRequest>,
     ) -> Answer<v1::CreateRoomResponse> {
         let request = self.note("CreateRoom", r)?;
-        let room = v1::Room {
-            name: format!("rooms/{}", request.room_id),
-            ..request.room.unwrap()
-        };
+        let room = v1::Room { name: format!("rooms/{}", request.room_id), ..request.room.unwrap() };
         Ok(Response::new(v1::CreateRoomResponse { room: Some(room) }))
     }
 
     async fn get_room(&self, r: Request<v1::GetRoomRequest>) -> Answer<v1::GetRoomResponse> {
         let request = self.note("GetRoom", r)?;
-        let room = v1::Room {
-            name: request.name,
-            ..room("")
-        };
+        let room = v1::Room { name: request.name, ..room("") };
         Ok(Response::new(v1::GetRoomResponse { room: Some(room) }))
     }
 
     async fn list_rooms(&self, r: Request<v1::ListRoomsRequest>) -> Answer<v1::ListRoomsResponse> {
         let request = self.note("ListRooms", r)?;
-        let (id, next) = if request.page_token.is_empty() {
-            ("a", "2")
-        } else {
-            ("b", "")
-        };
+        let (id, next) = if request.page_token.is_empty() { ("a", "2") } else { ("b", "") };
         let rooms = vec![room(id)];
-        Ok(Response::new(v1::ListRoomsResponse {
-            rooms,
-            next_page_token: next.into(),
-        }))
+        Ok(Response::new(v1::ListRoomsResponse { rooms, next_page_token: next.into() }))
     }
 
     async fn update_room(
@@ -365,11 +318,7 @@ impl RoomService for Script {
         r: Request<v1::ListParticipantsRequest>,
     ) -> Answer<v1::ListParticipantsResponse> {
         let request = self.note("ListParticipants", r)?;
-        let (who, next) = if request.page_token.is_empty() {
-            ("ada", "2")
-        } else {
-            ("bob", "")
-        };
+        let (who, next) = if request.page_token.is_empty() { ("ada", "2") } else { ("bob", "") };
         Ok(Response::new(v1::ListParticipantsResponse {
             participants: vec![participant(who)],
             next_page_token: next.into(),
@@ -404,10 +353,7 @@ impl RoomService for Script {
 
     async fn mute_track(&self, r: Request<v1::MuteTrackRequest>) -> Answer<v1::MuteTrackResponse> {
         let request = self.note("MuteTrack", r)?;
-        let track = Some(v1::Track {
-            muted: request.muted,
-            ..v1_track()
-        });
+        let track = Some(v1::Track { muted: request.muted, ..v1_track() });
         Ok(Response::new(v1::MuteTrackResponse { track }))
     }
 
@@ -447,23 +393,13 @@ impl Node {
     pub(super) async fn start() -> Self {
         let (attached, receiver) = mpsc::channel(64);
         let shutdown = CancellationToken::new();
-        let config = ServerConfig {
-            shutdown_grace_seconds: 0,
-            ..ServerConfig::default()
-        };
+        let config = ServerConfig { shutdown_grace_seconds: 0, ..ServerConfig::default() };
         let server = Server::new(config)
-            .add_internal_service(
-                SessionServiceServer::new(Sessions { attached }),
-                &credential(),
-            )
+            .add_internal_service(SessionServiceServer::new(Sessions { attached }), &credential())
             .serve(shutdown.clone())
             .await
             .unwrap();
-        Self {
-            address: server.address(),
-            shutdown,
-            attached: tokio::sync::Mutex::new(receiver),
-        }
+        Self { address: server.address(), shutdown, attached: tokio::sync::Mutex::new(receiver) }
     }
 
     pub(super) fn url(&self) -> String {
@@ -472,9 +408,7 @@ impl Node {
 
     /// The next session that a gateway opens.
     pub(super) async fn attached(&self) -> Attached {
-        soon(async { self.attached.lock().await.recv().await })
-            .await
-            .unwrap()
+        soon(async { self.attached.lock().await.recv().await }).await.unwrap()
     }
 
     /// Whether a session was opened that no test took.
@@ -496,16 +430,8 @@ impl SessionService for Sessions {
         let attached = self.attached.clone();
         tokio::spawn(async move {
             let first = requests.message().await.unwrap().unwrap();
-            let Some(ToNode::Join(join)) = first.request else {
-                panic!("the first is a join")
-            };
-            let _ = attached
-                .send(Attached {
-                    join,
-                    requests,
-                    events,
-                })
-                .await;
+            let Some(ToNode::Join(join)) = first.request else { panic!("the first is a join") };
+            let _ = attached.send(Attached { join, requests, events }).await;
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }

@@ -21,10 +21,7 @@ async fn a_lost_node_is_reported_and_its_client_called_back() {
     assert_eq!(leave.action(), Action::Reconnect);
     let asked = cluster.control.asked();
     assert_eq!(asked.len(), 2);
-    assert_eq!(
-        (asked[1].failed_node_id.as_str(), asked[1].failed_epoch),
-        ("node-1", 7)
-    );
+    assert_eq!((asked[1].failed_node_id.as_str(), asked[1].failed_epoch), ("node-1", 7));
     assert!(asked[1].resuming && !asked[1].may_create);
     assert_eq!(cluster.metric("headwater_node_stream_breaks_total"), 1.0);
     assert_eq!(cluster.metric("headwater_failovers_total"), 1.0);
@@ -49,11 +46,7 @@ async fn a_room_with_many_clients_reports_its_lost_node_once() {
     for mut client in clients {
         assert_eq!(client.left(1000).await.action(), Action::Reconnect);
     }
-    let reports = cluster
-        .control
-        .asked()
-        .into_iter()
-        .filter(|it| !it.failed_node_id.is_empty());
+    let reports = cluster.control.asked().into_iter().filter(|it| !it.failed_node_id.is_empty());
     assert_eq!(reports.count(), 1);
 }
 
@@ -75,9 +68,7 @@ async fn a_stale_plan_is_asked_for_again() {
     let token = token(&ada());
     let nodes = async {
         let stale = cluster.node.attached().await;
-        stale
-            .send_closed(node::CloseReason::PlanStale, node::CloseAction::Unspecified)
-            .await;
+        stale.send_closed(node::CloseReason::PlanStale, node::CloseAction::Unspecified).await;
         let fresh = second.attached().await;
         fresh.send_joined().await;
         fresh
@@ -86,13 +77,7 @@ async fn a_stale_plan_is_asked_for_again() {
     let join = client.unwrap().welcomed().await;
     assert_eq!(join.server_info.unwrap().node_id, "node-2");
     assert_eq!(fresh.join.epoch, 8);
-    assert!(
-        cluster
-            .control
-            .asked()
-            .iter()
-            .all(|asked| asked.failed_node_id.is_empty())
-    );
+    assert!(cluster.control.asked().iter().all(|asked| asked.failed_node_id.is_empty()));
 }
 
 #[tokio::test]
@@ -103,9 +88,7 @@ async fn a_plan_that_stays_stale_ends_in_a_refusal() {
         loop {
             let attached = cluster.node.attached().await;
             let action = node::CloseAction::Unspecified;
-            attached
-                .send_closed(node::CloseReason::PlanStale, action)
-                .await;
+            attached.send_closed(node::CloseReason::PlanStale, action).await;
         }
     };
     let refused = tokio::select! {
@@ -123,10 +106,7 @@ async fn a_node_that_cannot_be_reached_is_named_when_asking_again() {
     let (mut client, _attached) = Client::join(&cluster, V0).await;
     client.welcomed().await;
     let asked = cluster.control.asked();
-    assert_eq!(
-        (asked[1].failed_node_id.as_str(), asked[1].failed_epoch),
-        ("node-9", 5)
-    );
+    assert_eq!((asked[1].failed_node_id.as_str(), asked[1].failed_epoch), ("node-9", 5));
 }
 
 #[tokio::test]
@@ -162,11 +142,7 @@ async fn a_stopping_gateway_sends_its_clients_to_another_one() {
     cluster.shutdown.cancel();
     let leave = client.left(1001).await;
     assert_eq!(leave.action(), Action::Resume);
-    assert_eq!(
-        attached.request().await,
-        None,
-        "the node keeps the participant"
-    );
+    assert_eq!(attached.request().await, None, "the node keeps the participant");
     soon(cluster.gateway.join()).await.unwrap();
 }
 
@@ -184,9 +160,7 @@ async fn a_session_taken_up_elsewhere_is_no_lost_node() {
     let cluster = Cluster::start().await;
     let (mut client, attached) = Client::join(&cluster, V0).await;
     client.welcomed().await;
-    attached
-        .send_closed(node::CloseReason::SignalLost, node::CloseAction::Resume)
-        .await;
+    attached.send_closed(node::CloseReason::SignalLost, node::CloseAction::Resume).await;
     assert_eq!(client.hear().await, Heard::Close(Some(1000)));
     assert_eq!(cluster.control.asked().len(), 1);
 }
@@ -197,22 +171,11 @@ async fn a_node_that_answers_with_an_error_is_not_taken_for_lost() {
     let token = token(&ada());
     let node = async {
         let attached = cluster.node.attached().await;
-        attached
-            .fail(Status::failed_precondition("this node has no shard 3"))
-            .await;
+        attached.fail(Status::failed_precondition("this node has no shard 3")).await;
         let again = cluster.node.attached().await;
         again.fail(Status::invalid_argument("identity")).await;
     };
     let (refused, ()) = tokio::join!(Client::connect(&cluster, V0, Some(&token)), node);
-    assert_eq!(
-        refused.unwrap_err().0,
-        http::StatusCode::INTERNAL_SERVER_ERROR
-    );
-    assert!(
-        cluster
-            .control
-            .asked()
-            .iter()
-            .all(|asked| asked.failed_node_id.is_empty())
-    );
+    assert_eq!(refused.unwrap_err().0, http::StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(cluster.control.asked().iter().all(|asked| asked.failed_node_id.is_empty()));
 }

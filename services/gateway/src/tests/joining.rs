@@ -38,10 +38,7 @@ async fn a_v0_join_tells_the_client_everything_it_needs() {
     assert!(own.permission.unwrap().can_publish);
     let server = join.server_info.unwrap();
     assert_eq!((server.version.as_str(), server.protocol), ("1.13.6", 16));
-    assert_eq!(
-        (server.node_id.as_str(), server.region.as_str()),
-        ("node-1", "eu")
-    );
+    assert_eq!((server.node_id.as_str(), server.region.as_str()), ("node-1", "eu"));
     assert_eq!(join.server_version, "1.13.6");
     assert_eq!((join.ping_interval, join.ping_timeout), (5, 15));
     assert!(join.subscriber_primary && join.fast_publish);
@@ -55,10 +52,7 @@ async fn a_v0_join_tells_the_node_what_the_client_may_and_wants() {
     let cluster = Cluster::start().await;
     let (_client, attached) = Client::join(&cluster, V0).await;
     let join = &attached.join;
-    assert_eq!(
-        (join.room_id.as_str(), join.identity.as_str()),
-        ("lobby", "ada")
-    );
+    assert_eq!((join.room_id.as_str(), join.identity.as_str()), ("lobby", "ada"));
     assert_eq!((join.shard, join.epoch), (3, 7));
     assert_eq!(join.display_name, "Ada");
     assert_eq!(join.transport_mode(), node::TransportMode::Dual);
@@ -68,10 +62,7 @@ async fn a_v0_join_tells_the_node_what_the_client_may_and_wants() {
     assert_eq!(join.publish_codecs.len(), 5);
     let asked = &cluster.control.asked()[0];
     assert!(asked.may_create && !asked.resuming && asked.failed_node_id.is_empty());
-    assert_eq!(
-        cluster.metric("headwater_join_attempts_total{reason=\"none\",result=\"ok\"}"),
-        1.0
-    );
+    assert_eq!(cluster.metric("headwater_join_attempts_total{reason=\"none\",result=\"ok\"}"), 1.0);
 }
 
 #[tokio::test]
@@ -91,10 +82,7 @@ async fn the_token_may_come_in_the_query() {
 async fn a_v1_join_runs_its_track_requests_and_then_its_offer() {
     let cluster = Cluster::start().await;
     let path = v1_path(&lk::JoinRequest {
-        client_info: Some(lk::ClientInfo {
-            protocol: 17,
-            ..Default::default()
-        }),
+        client_info: Some(lk::ClientInfo { protocol: 17, ..Default::default() }),
         add_track_requests: vec![lk::AddTrackRequest {
             cid: "mic".into(),
             r#type: lk::TrackType::Audio.into(),
@@ -115,27 +103,17 @@ async fn a_v1_join_runs_its_track_requests_and_then_its_offer() {
     let join = client.welcomed().await;
     assert!(!join.subscriber_primary);
 
-    let Some(ToNode::AddTrack(add)) = attached.request().await else {
-        panic!("a track first")
-    };
+    let Some(ToNode::AddTrack(add)) = attached.request().await else { panic!("a track first") };
     assert_eq!(add.client_track_id, "mic");
-    let Some(ToNode::Offer(offer)) = attached.request().await else {
-        panic!("then the offer")
-    };
+    let Some(ToNode::Offer(offer)) = attached.request().await else { panic!("then the offer") };
     assert_eq!((offer.sdp.as_str(), offer.offer_id), ("v=0", 1));
     assert_eq!(offer.transport(), node::TransportKind::Publisher);
 
     let track = node::Track {
-        track: Some(headwater_proto::v1::Track {
-            uid: "TR_AM1".into(),
-            ..Default::default()
-        }),
+        track: Some(headwater_proto::v1::Track { uid: "TR_AM1".into(), ..Default::default() }),
         ..Default::default()
     };
-    let added = node::TrackAdded {
-        client_track_id: "mic".into(),
-        track: Some(track),
-    };
+    let added = node::TrackAdded { client_track_id: "mic".into(), track: Some(track) };
     attached.send(Event::TrackAdded(added)).await;
     attached
         .send(Event::Answer(node::SessionDescription {
@@ -145,19 +123,9 @@ async fn a_v1_join_runs_its_track_requests_and_then_its_offer() {
             ..Default::default()
         }))
         .await;
-    let FromServer::TrackPublished(published) = client.message().await else {
-        panic!()
-    };
-    assert_eq!(
-        (
-            published.cid.as_str(),
-            published.track.unwrap().sid.as_str()
-        ),
-        ("mic", "TR_AM1")
-    );
-    let FromServer::Answer(answer) = client.message().await else {
-        panic!()
-    };
+    let FromServer::TrackPublished(published) = client.message().await else { panic!() };
+    assert_eq!((published.cid.as_str(), published.track.unwrap().sid.as_str()), ("mic", "TR_AM1"));
+    let FromServer::Answer(answer) = client.message().await else { panic!() };
     assert_eq!((answer.r#type.as_str(), answer.id), ("answer", 1));
     assert_eq!(answer.mid_to_track_id["0"], "TR_AM1");
 }
@@ -175,18 +143,12 @@ async fn answers_are_framed_as_the_client_frames() {
     let cluster = Cluster::start().await;
     let (mut client, _attached) = Client::join(&cluster, V0).await;
     client.welcomed().await;
-    client
-        .send_frame(Message::Text(r#"{"pingReq":{"timestamp":"41"}}"#.into()))
-        .await;
-    let Some(Ok(Message::Text(text))) = client.frame().await else {
-        panic!("text for text")
-    };
+    client.send_frame(Message::Text(r#"{"pingReq":{"timestamp":"41"}}"#.into())).await;
+    let Some(Ok(Message::Text(text))) = client.frame().await else { panic!("text for text") };
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["pongResp"]["lastPingTimestamp"], "41");
     client.send(ToServer::Ping(1)).await;
-    let FromServer::Pong(now) = client.message().await else {
-        panic!("binary for binary")
-    };
+    let FromServer::Pong(now) = client.message().await else { panic!("binary for binary") };
     assert!(now.abs_diff(i64::try_from(unix_seconds()).unwrap() * 1000) < 5_000);
 }
 
@@ -195,28 +157,12 @@ async fn pings_and_trickles_end_at_the_gateway() {
     let cluster = Cluster::start().await;
     let (mut client, mut attached) = Client::join(&cluster, V0).await;
     client.welcomed().await;
-    client
-        .send(ToServer::PingReq(lk::Ping {
-            timestamp: 9,
-            rtt: 0,
-        }))
-        .await;
-    client
-        .send(ToServer::Trickle(lk::TrickleRequest::default()))
-        .await;
-    client
-        .send(ToServer::Mute(lk::MuteTrackRequest {
-            sid: "TR_1".into(),
-            muted: true,
-        }))
-        .await;
-    let Some(ToNode::MuteTrack(mute)) = attached.request().await else {
-        panic!("only the mute")
-    };
+    client.send(ToServer::PingReq(lk::Ping { timestamp: 9, rtt: 0 })).await;
+    client.send(ToServer::Trickle(lk::TrickleRequest::default())).await;
+    client.send(ToServer::Mute(lk::MuteTrackRequest { sid: "TR_1".into(), muted: true })).await;
+    let Some(ToNode::MuteTrack(mute)) = attached.request().await else { panic!("only the mute") };
     assert_eq!((mute.track_uid.as_str(), mute.muted), ("TR_1", true));
-    let FromServer::PongResp(pong) = client.message().await else {
-        panic!("a pong")
-    };
+    let FromServer::PongResp(pong) = client.message().await else { panic!("a pong") };
     assert_eq!(pong.last_ping_timestamp, 9);
 }
 
@@ -229,29 +175,14 @@ async fn a_changed_permission_brings_a_token_that_says_so() {
     own.version = 2;
     own.permission.as_mut().unwrap().can_publish = false;
     own.metadata = "muted by the host".into();
-    let changed = node::ParticipantsChanged {
-        participants: vec![own],
-    };
+    let changed = node::ParticipantsChanged { participants: vec![own] };
     attached.send(Event::ParticipantsChanged(changed)).await;
-    let FromServer::Update(update) = client.message().await else {
-        panic!("an update")
-    };
-    assert!(
-        !update.participants[0]
-            .permission
-            .as_ref()
-            .unwrap()
-            .can_publish
-    );
-    let FromServer::RefreshToken(token) = client.message().await else {
-        panic!("a token")
-    };
+    let FromServer::Update(update) = client.message().await else { panic!("an update") };
+    assert!(!update.participants[0].permission.as_ref().unwrap().can_publish);
+    let FromServer::RefreshToken(token) = client.message().await else { panic!("a token") };
     let grants = keys().verify(&token, unix_seconds()).unwrap();
     assert!(!grants.permission.can_publish && grants.room_join);
-    assert_eq!(
-        (grants.identity.as_str(), grants.metadata.as_str()),
-        ("ada", "muted by the host")
-    );
+    assert_eq!((grants.identity.as_str(), grants.metadata.as_str()), ("ada", "muted by the host"));
 }
 
 #[tokio::test]
@@ -259,12 +190,8 @@ async fn a_client_that_leaves_is_reported_to_the_node() {
     let cluster = Cluster::start().await;
     let (mut client, mut attached) = Client::join(&cluster, V0).await;
     client.welcomed().await;
-    client
-        .send(ToServer::Leave(lk::LeaveRequest::default()))
-        .await;
-    let Some(ToNode::Leave(leave)) = attached.request().await else {
-        panic!("a leave")
-    };
+    client.send(ToServer::Leave(lk::LeaveRequest::default())).await;
+    let Some(ToNode::Leave(leave)) = attached.request().await else { panic!("a leave") };
     assert_eq!(leave.reason(), node::CloseReason::ClientLeft);
     assert_eq!(attached.request().await, None);
     attached.break_off();
@@ -285,12 +212,7 @@ async fn what_the_node_closes_is_closed_with_its_reason() {
     let cluster = Cluster::start().await;
     let (mut client, attached) = Client::join(&cluster, V0).await;
     client.welcomed().await;
-    attached
-        .send_closed(
-            node::CloseReason::RoomDeleted,
-            node::CloseAction::Disconnect,
-        )
-        .await;
+    attached.send_closed(node::CloseReason::RoomDeleted, node::CloseAction::Disconnect).await;
     let leave = client.left(1000).await;
     assert_eq!(leave.reason(), lk::DisconnectReason::RoomDeleted);
     assert_eq!(leave.action(), lk::leave_request::Action::Disconnect);

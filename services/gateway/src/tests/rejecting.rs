@@ -25,20 +25,13 @@ fn paths() -> [(String, String); 2] {
 async fn refusal(cluster: &Cluster, token: &str) -> (StatusCode, String) {
     let mut answers = Vec::new();
     for (connect, validate) in paths() {
-        answers.push(
-            Client::connect(cluster, &connect, Some(token))
-                .await
-                .unwrap_err(),
-        );
+        answers.push(Client::connect(cluster, &connect, Some(token)).await.unwrap_err());
         let in_query = format!("{connect}&access_token={token}");
         answers.push(Client::connect(cluster, &in_query, None).await.unwrap_err());
         answers.push(get(&cluster.url(&format!("{validate}&access_token={token}"))).await);
     }
     let first = answers[0].clone();
-    assert!(
-        answers.iter().all(|answer| *answer == first),
-        "{token}: {answers:?}"
-    );
+    assert!(answers.iter().all(|answer| *answer == first), "{token}: {answers:?}");
     first
 }
 
@@ -56,22 +49,13 @@ fn minted(change: impl FnOnce(&mut headwater_model::Grants)) -> String {
 }
 
 fn minted_at(now: u64) -> String {
-    let request = TokenRequest {
-        grants: ada(),
-        ttl: std::time::Duration::from_secs(60),
-    };
+    let request = TokenRequest { grants: ada(), ttl: std::time::Duration::from_secs(60) };
     super::cluster::keys().mint(&request, now).unwrap()
 }
 
 fn minted_by(key: &str, secret: &str) -> String {
-    let request = TokenRequest {
-        grants: ada(),
-        ttl: std::time::Duration::from_secs(60),
-    };
-    KeyRing::single(key, secret)
-        .unwrap()
-        .mint(&request, unix_seconds())
-        .unwrap()
+    let request = TokenRequest { grants: ada(), ttl: std::time::Duration::from_secs(60) };
+    KeyRing::single(key, secret).unwrap().mint(&request, unix_seconds()).unwrap()
 }
 
 #[tokio::test]
@@ -91,59 +75,29 @@ async fn bad_tokens_are_unauthorized_everywhere() {
         ("four parts", format!("{good}.{signature}")),
         ("empty signature", format!("{header}.{payload}.")),
         ("truncated signature", good[..good.len() - 2].to_owned()),
-        (
-            "truncated payload",
-            format!("{header}.{}.{signature}", &payload[..payload.len() - 4]),
-        ),
-        (
-            "swapped payload",
-            forged(&json!({"alg": "HS256"}), &claims, signature),
-        ),
-        (
-            "header not JSON",
-            format!("bm90anNvbg.{payload}.{signature}"),
-        ),
+        ("truncated payload", format!("{header}.{}.{signature}", &payload[..payload.len() - 4])),
+        ("swapped payload", forged(&json!({"alg": "HS256"}), &claims, signature)),
+        ("header not JSON", format!("bm90anNvbg.{payload}.{signature}")),
         ("payload not base64", format!("{header}.!!!.{signature}")),
-        (
-            "alg none",
-            forged(&json!({"alg": "none", "typ": "JWT"}), &claims, ""),
-        ),
-        (
-            "alg NONE signed",
-            forged(&json!({"alg": "NONE"}), &claims, signature),
-        ),
-        (
-            "alg HS384",
-            forged(&json!({"alg": "HS384"}), &claims, signature),
-        ),
-        (
-            "alg RS256",
-            forged(&json!({"alg": "RS256"}), &claims, signature),
-        ),
+        ("alg none", forged(&json!({"alg": "none", "typ": "JWT"}), &claims, "")),
+        ("alg NONE signed", forged(&json!({"alg": "NONE"}), &claims, signature)),
+        ("alg HS384", forged(&json!({"alg": "HS384"}), &claims, signature)),
+        ("alg RS256", forged(&json!({"alg": "RS256"}), &claims, signature)),
         ("no alg", forged(&json!({"typ": "JWT"}), &claims, signature)),
         ("wrong secret", minted_by("devkey", "another secret")),
         ("wrong key", minted_by("otherkey", "secret")),
-        (
-            "empty issuer",
-            forged(&json!({"alg": "HS256"}), &json!({"sub": "ada"}), signature),
-        ),
+        ("empty issuer", forged(&json!({"alg": "HS256"}), &json!({"sub": "ada"}), signature)),
         ("expired", minted_at(now - 3600)),
         ("not yet valid", minted_at(now + 3600)),
         ("no roomJoin", minted(|grants| grants.room_join = false)),
         (
             "server API only",
             minted(|grants| {
-                *grants = headwater_model::Grants {
-                    room_create: true,
-                    ..Default::default()
-                };
+                *grants = headwater_model::Grants { room_create: true, ..Default::default() };
             }),
         ),
         ("padded", format!("{good}%3D")),
-        (
-            "whitespace inside",
-            format!("{header}.%20{payload}.{signature}"),
-        ),
+        ("whitespace inside", format!("{header}.%20{payload}.{signature}")),
     ];
     assert!(bad.len() >= 20);
     for (what, token) in bad {
@@ -154,10 +108,7 @@ async fn bad_tokens_are_unauthorized_everywhere() {
             refusal(&cluster, &token).await
         };
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{what}: {text}");
-        assert!(
-            !text.is_empty() && !text.contains(&good[..40]),
-            "{what}: {text}"
-        );
+        assert!(!text.is_empty() && !text.contains(&good[..40]), "{what}: {text}");
     }
     assert!(cluster.control.asked().is_empty(), "nobody was placed");
     assert!(cluster.node.is_idle().await, "no node was asked");
@@ -176,17 +127,9 @@ async fn refusals_have_the_words_that_sdks_know() {
             401,
             "invalid authorization token: the token has expired",
         ),
-        (
-            minted(|grants| grants.room_join = false),
-            401,
-            "permissions denied",
-        ),
+        (minted(|grants| grants.room_join = false), 401, "permissions denied"),
         (minted(|grants| grants.room.clear()), 400, "no room name"),
-        (
-            minted(|grants| grants.identity.clear()),
-            400,
-            "identity cannot be empty",
-        ),
+        (minted(|grants| grants.identity.clear()), 400, "identity cannot be empty"),
         (
             minted(|grants| grants.identity = "i".repeat(257)),
             400,
@@ -219,27 +162,14 @@ async fn refusals_have_the_words_that_sdks_know() {
 async fn no_token_at_all_is_unauthorized() {
     let cluster = Cluster::start().await;
     for (connect, validate) in paths() {
-        let no_permission = (
-            StatusCode::UNAUTHORIZED,
-            "no permissions to access the room".into(),
-        );
-        assert_eq!(
-            Client::connect(&cluster, &connect, None).await.unwrap_err(),
-            no_permission
-        );
+        let no_permission = (StatusCode::UNAUTHORIZED, "no permissions to access the room".into());
+        assert_eq!(Client::connect(&cluster, &connect, None).await.unwrap_err(), no_permission);
         assert_eq!(get(&cluster.url(&validate)).await, no_permission);
     }
-    let response = get_with(
-        &cluster.url("/rtc/validate"),
-        http::header::AUTHORIZATION,
-        "Basic YQ==",
-    )
-    .await;
+    let response =
+        get_with(&cluster.url("/rtc/validate"), http::header::AUTHORIZATION, "Basic YQ==").await;
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(
-        response.body(),
-        "invalid authorization header. Must start with Bearer "
-    );
+    assert_eq!(response.body(), "invalid authorization header. Must start with Bearer ");
 }
 
 #[tokio::test]
@@ -256,16 +186,10 @@ async fn a_join_request_that_cannot_be_read_is_a_bad_request() {
         let refused = (StatusCode::BAD_REQUEST, text.to_owned());
         let connect = Client::connect(&cluster, &format!("/rtc/v1?{query}"), None).await;
         assert_eq!(connect.unwrap_err(), refused);
-        assert_eq!(
-            get(&cluster.url(&format!("/rtc/v1/validate?{query}"))).await,
-            refused
-        );
+        assert_eq!(get(&cluster.url(&format!("/rtc/v1/validate?{query}"))).await, refused);
     }
     let query = format!("/rtc/validate?attributes=%25&access_token={token}");
-    let refused = (
-        StatusCode::BAD_REQUEST,
-        "cannot decode attributes".to_owned(),
-    );
+    let refused = (StatusCode::BAD_REQUEST, "cannot decode attributes".to_owned());
     assert_eq!(get(&cluster.url(&query)).await, refused);
 }
 
@@ -284,9 +208,7 @@ async fn who_may_not_change_itself_brings_no_attributes() {
 async fn answers(cluster: &Cluster, script: impl Fn()) -> [(StatusCode, String); 2] {
     let token = token(&ada());
     script();
-    let connect = Client::connect(cluster, "/rtc?protocol=17", Some(&token))
-        .await
-        .unwrap_err();
+    let connect = Client::connect(cluster, "/rtc?protocol=17", Some(&token)).await.unwrap_err();
     script();
     let validate = get(&cluster.url(&format!("/rtc/validate?access_token={token}"))).await;
     [connect, validate]
@@ -295,14 +217,8 @@ async fn answers(cluster: &Cluster, script: impl Fn()) -> [(StatusCode, String);
 #[tokio::test]
 async fn a_missing_room_is_told_with_the_words_that_prevent_a_fallback() {
     let cluster = Cluster::with(|config| config.auto_create_rooms = false).await;
-    let answers = answers(&cluster, || {
-        cluster.control.refuse(Admission::RoomNotFound, 0)
-    })
-    .await;
-    let expected = (
-        StatusCode::NOT_FOUND,
-        "requested room does not exist".to_owned(),
-    );
+    let answers = answers(&cluster, || cluster.control.refuse(Admission::RoomNotFound, 0)).await;
+    let expected = (StatusCode::NOT_FOUND, "requested room does not exist".to_owned());
     assert_eq!(answers, [expected.clone(), expected]);
     assert!(!cluster.control.asked()[0].may_create);
     // Who may create rooms does so by joining.
@@ -320,13 +236,7 @@ async fn validating_creates_nothing_and_asks_no_node() {
         let answer = get(&cluster.url(&format!("{path}?access_token={token}"))).await;
         assert_eq!(answer, (StatusCode::OK, "success".to_owned()));
     }
-    assert!(
-        cluster
-            .control
-            .asked()
-            .iter()
-            .all(|asked| !asked.may_create)
-    );
+    assert!(cluster.control.asked().iter().all(|asked| !asked.may_create));
     assert!(cluster.node.is_idle().await);
 }
 
@@ -343,10 +253,8 @@ async fn a_full_room_is_unavailable() {
 async fn a_cluster_without_room_says_when_to_come_again() {
     let cluster = Cluster::start().await;
     let answers = answers(&cluster, || cluster.control.refuse(Admission::Wait, 30)).await;
-    let expected = (
-        StatusCode::SERVICE_UNAVAILABLE,
-        "node has exceeded its configured limit".to_owned(),
-    );
+    let expected =
+        (StatusCode::SERVICE_UNAVAILABLE, "node has exceeded its configured limit".to_owned());
     assert_eq!(answers, [expected.clone(), expected]);
     cluster.control.refuse(Admission::Wait, 30);
     let url = cluster.url(&format!("/rtc/validate?access_token={}", token(&ada())));
@@ -359,10 +267,8 @@ async fn a_control_plane_that_is_away_makes_joins_unavailable() {
     let cluster =
         Cluster::with(|config| config.control_plane_urls = vec!["http://127.0.0.1:1".into()]).await;
     let answers = answers(&cluster, || {}).await;
-    let expected = (
-        StatusCode::SERVICE_UNAVAILABLE,
-        "could not reach the control plane".to_owned(),
-    );
+    let expected =
+        (StatusCode::SERVICE_UNAVAILABLE, "could not reach the control plane".to_owned());
     assert_eq!(answers, [expected.clone(), expected]);
     assert!(!cluster.readiness.is_ready());
 }
@@ -372,10 +278,7 @@ async fn what_the_node_refuses_is_refused_before_the_upgrade() {
     let cluster = Cluster::start().await;
     let cases = [
         (CloseReason::RoomFull, StatusCode::SERVICE_UNAVAILABLE),
-        (
-            CloseReason::ProtocolError,
-            StatusCode::INTERNAL_SERVER_ERROR,
-        ),
+        (CloseReason::ProtocolError, StatusCode::INTERNAL_SERVER_ERROR),
     ];
     for (reason, status) in cases {
         let token = token(&ada());
@@ -393,9 +296,7 @@ async fn v1_that_is_switched_off_is_not_found() {
     let cluster = Cluster::with(|config| config.livekit.v1 = false).await;
     let (connect, validate) = &paths()[1];
     let token = token(&ada());
-    let refused = Client::connect(&cluster, connect, Some(&token))
-        .await
-        .unwrap_err();
+    let refused = Client::connect(&cluster, connect, Some(&token)).await.unwrap_err();
     assert_eq!(refused.0, StatusCode::NOT_FOUND);
     assert!(!refused.1.contains("requested room does not exist"));
     assert_eq!(get(&cluster.url(validate)).await.0, StatusCode::NOT_FOUND);
@@ -410,8 +311,5 @@ async fn a_request_that_is_no_websocket_is_not_found() {
     let good = format!("/rtc?access_token={}", token(&ada()));
     assert_eq!(get(&cluster.url(&good)).await.0, StatusCode::NOT_FOUND);
     // But a bad token is told first, as on every path.
-    assert_eq!(
-        get(&cluster.url("/rtc?access_token=x")).await.0,
-        StatusCode::UNAUTHORIZED
-    );
+    assert_eq!(get(&cluster.url("/rtc?access_token=x")).await.0, StatusCode::UNAUTHORIZED);
 }

@@ -49,31 +49,18 @@ async fn resumed(attached: &Attached) {
 }
 
 async fn hears_a_resume(client: &mut Client) {
-    let FromServer::Reconnect(reconnect) = client.message().await else {
-        panic!("first of all")
-    };
+    let FromServer::Reconnect(reconnect) = client.message().await else { panic!("first of all") };
     assert_eq!(reconnect.last_message_seq, 17);
     assert_eq!(reconnect.server_info.unwrap().protocol, 16);
-    let FromServer::Update(gone) = client.message().await else {
-        panic!("then who left")
-    };
+    let FromServer::Update(gone) = client.message().await else { panic!("then who left") };
     assert_eq!(gone.participants[0].sid, "PA_gone");
-    assert_eq!(
-        gone.participants[0].state(),
-        lk::participant_info::State::Disconnected
-    );
-    let FromServer::Update(here) = client.message().await else {
-        panic!("then everybody")
-    };
+    assert_eq!(gone.participants[0].state(), lk::participant_info::State::Disconnected);
+    let FromServer::Update(here) = client.message().await else { panic!("then everybody") };
     let sids: Vec<&str> = here.participants.iter().map(|it| it.sid.as_str()).collect();
     assert_eq!(sids, ["PA_own", "PA_here"]);
-    let FromServer::RoomUpdate(update) = client.message().await else {
-        panic!("then the room")
-    };
+    let FromServer::RoomUpdate(update) = client.message().await else { panic!("then the room") };
     assert_eq!(update.room.unwrap().name, "lobby");
-    let FromServer::RefreshToken(_) = client.message().await else {
-        panic!("then a token")
-    };
+    let FromServer::RefreshToken(_) = client.message().await else { panic!("then a token") };
 }
 
 #[tokio::test]
@@ -88,17 +75,12 @@ async fn a_v0_resume_begins_with_reconnect_and_then_what_was_missed() {
         .send(ToServer::SyncState(lk::SyncState {
             publish_tracks: vec![lk::TrackPublishedResponse {
                 cid: "cam".into(),
-                track: Some(lk::TrackInfo {
-                    sid: "TR_VC1".into(),
-                    ..Default::default()
-                }),
+                track: Some(lk::TrackInfo { sid: "TR_VC1".into(), ..Default::default() }),
             }],
             ..Default::default()
         }))
         .await;
-    let Some(ToNode::SyncState(state)) = attached.request().await else {
-        panic!("its state")
-    };
+    let Some(ToNode::SyncState(state)) = attached.request().await else { panic!("its state") };
     assert_eq!(state.published_track_uids["cam"], "TR_VC1");
     assert!(!state.has_unacknowledged_tracks);
 }
@@ -113,21 +95,14 @@ async fn a_v1_resume_brings_its_state_and_offer_along() {
             publish_tracks: vec![lk::TrackPublishedResponse::default()],
             ..Default::default()
         }),
-        publisher_offer: Some(lk::SessionDescription {
-            sdp: "v=0".into(),
-            ..Default::default()
-        }),
+        publisher_offer: Some(lk::SessionDescription { sdp: "v=0".into(), ..Default::default() }),
         ..Default::default()
     });
     let (mut client, mut attached) = resume(&cluster, &path, resumed).await;
     hears_a_resume(&mut client).await;
-    let Some(ToNode::SyncState(state)) = attached.request().await else {
-        panic!("state first")
-    };
+    let Some(ToNode::SyncState(state)) = attached.request().await else { panic!("state first") };
     assert!(state.has_unacknowledged_tracks);
-    let Some(ToNode::Offer(_)) = attached.request().await else {
-        panic!("then the offer")
-    };
+    let Some(ToNode::Offer(_)) = attached.request().await else { panic!("then the offer") };
 }
 
 async fn is_told_to_begin_anew(client: &mut Client) {
@@ -140,12 +115,7 @@ async fn is_told_to_begin_anew(client: &mut Client) {
 async fn a_resume_that_the_node_does_not_know_is_told_to_begin_anew() {
     let cluster = Cluster::start().await;
     let (mut client, _attached) = resume(&cluster, RESUME, async |attached| {
-        attached
-            .send_closed(
-                node::CloseReason::StateMismatch,
-                node::CloseAction::Reconnect,
-            )
-            .await;
+        attached.send_closed(node::CloseReason::StateMismatch, node::CloseAction::Reconnect).await;
     })
     .await;
     is_told_to_begin_anew(&mut client).await;
@@ -172,9 +142,7 @@ async fn a_resume_into_a_room_that_is_gone_is_told_to_begin_anew() {
     let cluster = Cluster::start().await;
     cluster.control.refuse(Admission::RoomNotFound, 0);
     let token = token(&ada());
-    let mut client = Client::connect(&cluster, RESUME, Some(&token))
-        .await
-        .unwrap();
+    let mut client = Client::connect(&cluster, RESUME, Some(&token)).await.unwrap();
     is_told_to_begin_anew(&mut client).await;
     assert!(cluster.node.is_idle().await);
 }
@@ -192,9 +160,8 @@ async fn a_resume_that_names_nobody_is_told_to_begin_anew() {
 async fn an_old_client_reads_can_reconnect() {
     let cluster = Cluster::start().await;
     let token = token(&ada());
-    let mut client = Client::connect(&cluster, "/rtc?protocol=9&reconnect=1", Some(&token))
-        .await
-        .unwrap();
+    let mut client =
+        Client::connect(&cluster, "/rtc?protocol=9&reconnect=1", Some(&token)).await.unwrap();
     assert!(client.left(1000).await.can_reconnect);
 }
 
@@ -204,11 +171,7 @@ async fn developers_can_have_a_resume_cut() {
     let (mut client, _first) = Client::join(&cluster, "/rtc?protocol=17").await;
     client.welcomed().await;
     let scenario = lk::simulate_scenario::Scenario::DisconnectSignalOnResume(true);
-    client
-        .send(ToServer::Simulate(lk::SimulateScenario {
-            scenario: Some(scenario),
-        }))
-        .await;
+    client.send(ToServer::Simulate(lk::SimulateScenario { scenario: Some(scenario) })).await;
     client.send(ToServer::Ping(0)).await;
     assert!(matches!(client.message().await, FromServer::Pong(_)));
     drop(client);

@@ -47,41 +47,20 @@ where
     let json = serde_json::to_vec(&request).unwrap();
     let content_type = "application/json;charset=UTF-8";
     let by_json = post(cluster, &path, Some(&token), content_type, json).await;
-    assert_eq!(
-        by_json.status(),
-        StatusCode::OK,
-        "{method}: {:?}",
-        by_json.body()
-    );
+    assert_eq!(by_json.status(), StatusCode::OK, "{method}: {:?}", by_json.body());
     assert_eq!(by_json.headers()[header::CONTENT_TYPE], "application/json");
     let content_type = "application/protobuf";
     let bytes = request.encode_to_vec();
     let by_bytes = post(cluster, &path, Some(&token), content_type, bytes).await;
-    assert_eq!(
-        by_bytes.status(),
-        StatusCode::OK,
-        "{method}: {:?}",
-        by_bytes.body()
-    );
-    assert_eq!(
-        by_bytes.headers()[header::CONTENT_TYPE],
-        "application/protobuf"
-    );
+    assert_eq!(by_bytes.status(), StatusCode::OK, "{method}: {:?}", by_bytes.body());
+    assert_eq!(by_bytes.headers()[header::CONTENT_TYPE], "application/protobuf");
     let answer = A::decode(by_bytes.body().clone()).unwrap();
     let text: Value = serde_json::from_slice(by_json.body()).unwrap();
     let from_json: A = serde_json::from_value(text.clone()).unwrap();
-    assert!(
-        from_json == answer,
-        "{method}: the encodings disagree: {text}"
-    );
+    assert!(from_json == answer, "{method}: the encodings disagree: {text}");
     let calls = cluster.control.calls();
     let bearers: Vec<&str> = calls.iter().map(|(_, bearer, _)| bearer.as_str()).collect();
-    assert!(
-        bearers
-            .iter()
-            .all(|bearer| *bearer == format!("Bearer {token}")),
-        "{bearers:?}"
-    );
+    assert!(bearers.iter().all(|bearer| *bearer == format!("Bearer {token}")), "{bearers:?}");
     (text, answer)
 }
 
@@ -101,38 +80,22 @@ async fn create_room_makes_a_room() {
         ..Default::default()
     };
     let (json, room): (_, lk::Room) = call(&cluster, "CreateRoom", request).await;
-    assert_eq!(
-        (
-            room.name.as_str(),
-            room.max_participants,
-            room.empty_timeout
-        ),
-        ("lobby", 9, 60)
-    );
-    assert_eq!(
-        (&json["max_participants"], &json["num_participants"]),
-        (&json!(9), &json!(0))
-    );
+    assert_eq!((room.name.as_str(), room.max_participants, room.empty_timeout), ("lobby", 9, 60));
+    assert_eq!((&json["max_participants"], &json["num_participants"]), (&json!(9), &json!(0)));
     assert_eq!(json["departure_timeout"], 20);
 }
 
 #[tokio::test]
 async fn create_room_answers_the_room_that_is_there() {
     let cluster = Cluster::start().await;
-    let token = token(&Grants {
-        room_create: true,
-        ..Default::default()
-    });
+    let token = token(&Grants { room_create: true, ..Default::default() });
     let path = "/twirp/livekit.RoomService/CreateRoom";
     cluster.control.fail(Status::already_exists("there"));
     let body = br#"{"name":"lobby"}"#.to_vec();
     let answer = post(&cluster, path, Some(&token), "application/json", body).await;
     assert_eq!(answer.status(), StatusCode::OK, "{:?}", answer.body());
     let json: Value = serde_json::from_slice(answer.body()).unwrap();
-    assert_eq!(
-        (json["name"].as_str(), json["metadata"].as_str()),
-        (Some("lobby"), Some("about"))
-    );
+    assert_eq!((json["name"].as_str(), json["metadata"].as_str()), (Some("lobby"), Some("about")));
     assert_eq!(last(&cluster).0, "GetRoom");
 }
 
@@ -147,35 +110,24 @@ async fn create_room_applies_what_it_names_to_the_room_that_is_there() {
     assert_eq!(answer.status(), StatusCode::OK);
     let (method, request) = last(&cluster);
     assert_eq!(method, "UpdateRoom");
-    assert!(
-        request.contains(r#"paths: ["metadata", "max_participants"]"#),
-        "{request}"
-    );
+    assert!(request.contains(r#"paths: ["metadata", "max_participants"]"#), "{request}");
 }
 
 #[tokio::test]
 async fn list_rooms_follows_the_pages() {
     let cluster = Cluster::start().await;
-    let request = lk::ListRoomsRequest {
-        names: vec!["a".into(), "b".into()],
-    };
+    let request = lk::ListRoomsRequest { names: vec!["a".into(), "b".into()] };
     let (json, rooms): (_, lk::ListRoomsResponse) = call(&cluster, "ListRooms", request).await;
     let names: Vec<&str> = rooms.rooms.iter().map(|room| room.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
     assert_eq!(json["rooms"][0]["creation_time"], "1700000000");
-    assert!(
-        last(&cluster)
-            .1
-            .contains(r#"names: ["rooms/a", "rooms/b"]"#)
-    );
+    assert!(last(&cluster).1.contains(r#"names: ["rooms/a", "rooms/b"]"#));
 }
 
 #[tokio::test]
 async fn delete_room_deletes() {
     let cluster = Cluster::start().await;
-    let request = lk::DeleteRoomRequest {
-        room: "lobby".into(),
-    };
+    let request = lk::DeleteRoomRequest { room: "lobby".into() };
     let (json, _): (_, lk::DeleteRoomResponse) = call(&cluster, "DeleteRoom", request).await;
     assert_eq!(json, json!({}));
     assert!(last(&cluster).1.contains(r#"name: "rooms/lobby""#));
@@ -184,16 +136,10 @@ async fn delete_room_deletes() {
 #[tokio::test]
 async fn list_participants_follows_the_pages() {
     let cluster = Cluster::start().await;
-    let request = lk::ListParticipantsRequest {
-        room: "lobby".into(),
-    };
+    let request = lk::ListParticipantsRequest { room: "lobby".into() };
     let (json, answer): (_, lk::ListParticipantsResponse) =
         call(&cluster, "ListParticipants", request).await;
-    let who: Vec<&str> = answer
-        .participants
-        .iter()
-        .map(|it| it.identity.as_str())
-        .collect();
+    let who: Vec<&str> = answer.participants.iter().map(|it| it.identity.as_str()).collect();
     assert_eq!(who, ["ada", "bob"]);
     assert_eq!(json["participants"][0]["tracks"][0]["source"], "CAMERA");
     assert_eq!(json["participants"][0]["state"], "ACTIVE");
@@ -204,10 +150,7 @@ async fn get_participant_reads_one() {
     let cluster = Cluster::start().await;
     let request = identity("ada");
     let (_, answer): (_, lk::ParticipantInfo) = call(&cluster, "GetParticipant", request).await;
-    assert_eq!(
-        (answer.sid.as_str(), answer.name.as_str()),
-        ("PA_ada", "Somebody")
-    );
+    assert_eq!((answer.sid.as_str(), answer.name.as_str()), ("PA_ada", "Somebody"));
     assert!(answer.is_publisher);
 }
 
@@ -224,11 +167,7 @@ async fn remove_participant_removes() {
     let cluster = Cluster::start().await;
     let _: (_, lk::RemoveParticipantResponse) =
         call(&cluster, "RemoveParticipant", identity("org/ada")).await;
-    assert!(
-        last(&cluster)
-            .1
-            .contains(r#"name: "rooms/lobby/participants/org/ada""#)
-    );
+    assert!(last(&cluster).1.contains(r#"name: "rooms/lobby/participants/org/ada""#));
 }
 
 #[tokio::test]
@@ -253,10 +192,7 @@ async fn update_participant_names_what_is_set() {
         room: "lobby".into(),
         identity: "ada".into(),
         name: "Countess".into(),
-        permission: Some(lk::ParticipantPermission {
-            can_subscribe: true,
-            ..Default::default()
-        }),
+        permission: Some(lk::ParticipantPermission { can_subscribe: true, ..Default::default() }),
         attributes: [("seat".to_owned(), "1".to_owned())].into(),
         ..Default::default()
     };
@@ -315,10 +251,7 @@ async fn send_data_finds_receivers_by_identity_and_by_sid() {
     let _: (_, lk::SendDataResponse) = call(&cluster, "SendData", request).await;
     let (method, request) = last(&cluster);
     assert_eq!(method, "SendData");
-    assert!(
-        request.contains(r#"destination_identities: ["ada", "bob"]"#),
-        "{request}"
-    );
+    assert!(request.contains(r#"destination_identities: ["ada", "bob"]"#), "{request}");
     assert!(request.contains("delivery: Lossy") && request.contains(r#"topic: "chat""#));
 }
 
@@ -332,27 +265,15 @@ async fn send_data_to_somebody_who_left_reaches_nobody() {
         ..Default::default()
     };
     let _: (_, lk::SendDataResponse) = call(&cluster, "SendData", request).await;
-    assert!(
-        cluster
-            .control
-            .calls()
-            .iter()
-            .all(|(method, _, _)| method == "ListParticipants")
-    );
+    assert!(cluster.control.calls().iter().all(|(method, _, _)| method == "ListParticipants"));
 }
 
 #[tokio::test]
 async fn update_room_metadata_answers_the_room() {
     let cluster = Cluster::start().await;
-    let request = lk::UpdateRoomMetadataRequest {
-        room: "lobby".into(),
-        metadata: "new".into(),
-    };
+    let request = lk::UpdateRoomMetadataRequest { room: "lobby".into(), metadata: "new".into() };
     let (_, room): (_, lk::Room) = call(&cluster, "UpdateRoomMetadata", request).await;
-    assert_eq!(
-        (room.name.as_str(), room.metadata.as_str()),
-        ("lobby", "new")
-    );
+    assert_eq!((room.name.as_str(), room.metadata.as_str()), ("lobby", "new"));
     assert!(last(&cluster).1.contains(r#"paths: ["metadata"]"#));
 }
 
@@ -364,11 +285,7 @@ async fn error(
     body: &[u8],
 ) -> (u16, String, String) {
     let answer = post(cluster, path, bearer, content_type, body.to_vec()).await;
-    assert_eq!(
-        answer.headers()[header::CONTENT_TYPE],
-        "application/json",
-        "{path}"
-    );
+    assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json", "{path}");
     let json: Value = serde_json::from_slice(answer.body()).unwrap();
     let text = |name: &str| json[name].as_str().unwrap().to_owned();
     (answer.status().as_u16(), text("code"), text("msg"))
@@ -386,46 +303,19 @@ async fn errors_have_twirps_codes_and_statuses() {
         (status, code)
     };
     let expected = |status: u16, code: &str| (status, code.to_owned());
-    assert_eq!(
-        code(LIST, None, json, b"{}").await,
-        expected(401, "unauthenticated")
-    );
-    assert_eq!(
-        code(LIST, Some("x"), json, b"{}").await,
-        expected(401, "unauthenticated")
-    );
-    assert_eq!(
-        code(LIST, Some(&good), "text/plain", b"").await,
-        expected(404, "bad_route")
-    );
-    assert_eq!(
-        code(LIST, Some(&good), json, b"{").await,
-        expected(400, "malformed")
-    );
+    assert_eq!(code(LIST, None, json, b"{}").await, expected(401, "unauthenticated"));
+    assert_eq!(code(LIST, Some("x"), json, b"{}").await, expected(401, "unauthenticated"));
+    assert_eq!(code(LIST, Some(&good), "text/plain", b"").await, expected(404, "bad_route"));
+    assert_eq!(code(LIST, Some(&good), json, b"{").await, expected(400, "malformed"));
     let protobuf = "application/protobuf";
-    assert_eq!(
-        code(LIST, Some(&good), protobuf, b"\xff").await,
-        expected(400, "malformed")
-    );
+    assert_eq!(code(LIST, Some(&good), protobuf, b"\xff").await, expected(400, "malformed"));
     let none = "/twirp/livekit.RoomService/Nothing";
-    assert_eq!(
-        code(none, Some(&good), json, b"{}").await,
-        expected(404, "bad_route")
-    );
+    assert_eq!(code(none, Some(&good), json, b"{}").await, expected(404, "bad_route"));
     let egress = "/twirp/livekit.Egress/ListEgress";
-    assert_eq!(
-        code(egress, Some(&good), json, b"{}").await,
-        expected(501, "unimplemented")
-    );
+    assert_eq!(code(egress, Some(&good), json, b"{}").await, expected(501, "unimplemented"));
     let delete = "/twirp/livekit.RoomService/DeleteRoom";
-    assert_eq!(
-        code(delete, Some(&good), json, b"{}").await,
-        expected(400, "invalid_argument")
-    );
-    assert!(
-        cluster.control.calls().is_empty(),
-        "nothing of this reached the control plane"
-    );
+    assert_eq!(code(delete, Some(&good), json, b"{}").await, expected(400, "invalid_argument"));
+    assert!(cluster.control.calls().is_empty(), "nothing of this reached the control plane");
 }
 
 #[tokio::test]
@@ -433,22 +323,10 @@ async fn errors_of_the_control_plane_are_passed_on() {
     let cluster = Cluster::start().await;
     let good = token(&admin());
     let cases = [
-        (
-            Status::permission_denied("roomList"),
-            401,
-            "unauthenticated",
-        ),
+        (Status::permission_denied("roomList"), 401, "unauthenticated"),
         (Status::unauthenticated("no"), 401, "unauthenticated"),
-        (
-            Status::failed_precondition("unmute"),
-            412,
-            "failed_precondition",
-        ),
-        (
-            Status::resource_exhausted("slow"),
-            429,
-            "resource_exhausted",
-        ),
+        (Status::failed_precondition("unmute"), 412, "failed_precondition"),
+        (Status::resource_exhausted("slow"), 429, "resource_exhausted"),
         (Status::aborted("etag"), 409, "aborted"),
         (Status::internal("bug"), 500, "internal"),
         (Status::unimplemented("no"), 501, "unimplemented"),
@@ -459,28 +337,13 @@ async fn errors_of_the_control_plane_are_passed_on() {
         assert_eq!((answer.0, answer.1.as_str()), (http_status, code));
     }
     let named = [
-        (
-            "DeleteRoom",
-            r#"{"room":"lobby"}"#,
-            "requested room does not exist",
-        ),
-        (
-            "GetParticipant",
-            r#"{"room":"lobby","identity":"x"}"#,
-            "participant does not exist",
-        ),
+        ("DeleteRoom", r#"{"room":"lobby"}"#, "requested room does not exist"),
+        ("GetParticipant", r#"{"room":"lobby","identity":"x"}"#, "participant does not exist"),
     ];
     for (method, body, msg) in named {
         cluster.control.fail(Status::not_found("rooms/lobby"));
         let path = format!("/twirp/livekit.RoomService/{method}");
-        let answer = error(
-            &cluster,
-            &path,
-            Some(&good),
-            "application/json",
-            body.as_bytes(),
-        )
-        .await;
+        let answer = error(&cluster, &path, Some(&good), "application/json", body.as_bytes()).await;
         assert_eq!(answer, (404, "not_found".to_owned(), msg.to_owned()));
     }
 }
@@ -497,20 +360,13 @@ async fn a_body_over_ten_mebibytes_is_too_large() {
 #[tokio::test]
 async fn a_get_is_a_bad_route_and_a_token_to_join_is_passed_on_all_the_same() {
     let cluster = Cluster::start().await;
-    let answer = http(
-        Request::get(cluster.url(LIST))
-            .body(Full::default())
-            .unwrap(),
-    )
-    .await;
+    let answer = http(Request::get(cluster.url(LIST)).body(Full::default()).unwrap()).await;
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     let json: Value = serde_json::from_slice(answer.body()).unwrap();
     assert_eq!(json["code"], "bad_route");
     assert_eq!(json["meta"]["twirp_invalid_route"], format!("GET {LIST}"));
     // The control plane decides by the grants.
-    cluster
-        .control
-        .fail(Status::permission_denied("needs roomList"));
+    cluster.control.fail(Status::permission_denied("needs roomList"));
     let joiner = token(&ada());
     let answer = error(&cluster, LIST, Some(&joiner), "application/json", b"{}").await;
     assert_eq!(answer.0, 401);

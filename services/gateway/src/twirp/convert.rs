@@ -56,10 +56,7 @@ pub(crate) fn named_fields(request: &lk::CreateRoomRequest) -> Vec<String> {
 
 /// Zero means the default.
 fn timeout(seconds: u32) -> Option<prost_types::Duration> {
-    (seconds != 0).then(|| prost_types::Duration {
-        seconds: i64::from(seconds),
-        nanos: 0,
-    })
+    (seconds != 0).then(|| prost_types::Duration { seconds: i64::from(seconds), nanos: 0 })
 }
 
 /// What a participant update names. LiveKit cannot set anything to nothing.
@@ -122,10 +119,9 @@ pub(crate) fn participant(participant: &v1::Participant) -> lk::ParticipantInfo 
         name: participant.display_name.clone(),
         is_publisher: !participant.tracks.is_empty(),
         attributes: participant.attributes.clone().into_iter().collect(),
-        permission: participant.hidden.then(|| lk::ParticipantPermission {
-            hidden: true,
-            ..Default::default()
-        }),
+        permission: participant
+            .hidden
+            .then(|| lk::ParticipantPermission { hidden: true, ..Default::default() }),
         ..Default::default()
     }
 }

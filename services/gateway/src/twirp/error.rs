@@ -63,20 +63,13 @@ pub(crate) struct TwirpError {
 
 impl TwirpError {
     pub(crate) fn new(code: TwirpCode, msg: impl Into<String>) -> Self {
-        Self {
-            code,
-            msg: msg.into(),
-            meta: BTreeMap::new(),
-            status: None,
-        }
+        Self { code, msg: msg.into(), meta: BTreeMap::new(), status: None }
     }
 
     /// No such method, or not reached in the way methods are.
     pub(crate) fn bad_route(msg: impl Into<String>, method: &http::Method, path: &str) -> Self {
         let mut error = Self::new(TwirpCode::BadRoute, msg);
-        error
-            .meta
-            .insert("twirp_invalid_route", format!("{method} {path}"));
+        error.meta.insert("twirp_invalid_route", format!("{method} {path}"));
         error
     }
 

@@ -149,20 +149,15 @@ pub(crate) fn complete(value: Value, shape: &Shape) -> Value {
     for (name, absent) in shape.0 {
         let value = match (written.remove(&camel_case(name)), absent) {
             (Some(value), Null(inner)) => self::complete(value, inner),
-            (Some(Value::Array(values)), Messages(inner)) => values
-                .into_iter()
-                .map(|value| self::complete(value, inner))
-                .collect(),
+            (Some(Value::Array(values)), Messages(inner)) => {
+                values.into_iter().map(|value| self::complete(value, inner)).collect()
+            }
             (Some(value), _) => value,
             (None, absent) => absent.value(),
         };
         complete.insert((*name).to_owned(), value);
     }
-    complete.extend(
-        written
-            .into_iter()
-            .map(|(name, value)| (snake_case(&name), value)),
-    );
+    complete.extend(written.into_iter().map(|(name, value)| (snake_case(&name), value)));
     Value::Object(complete)
 }
 
@@ -220,20 +215,14 @@ mod tests {
         let room = lk::Room {
             name: "lobby".into(),
             creation_time_ms: 5,
-            enabled_codecs: vec![lk::Codec {
-                mime: "video/VP8".into(),
-                ..Default::default()
-            }],
+            enabled_codecs: vec![lk::Codec { mime: "video/VP8".into(), ..Default::default() }],
             ..Default::default()
         };
         let json = complete(serde_json::to_value(room).unwrap(), &ROOM);
         assert_eq!(json["name"], "lobby");
         assert_eq!(json["creation_time_ms"], "5");
         assert_eq!(json["num_participants"], 0);
-        assert_eq!(
-            json["enabled_codecs"],
-            json!([{"mime": "video/VP8", "fmtp_line": ""}])
-        );
+        assert_eq!(json["enabled_codecs"], json!([{"mime": "video/VP8", "fmtp_line": ""}]));
         assert_eq!(json["version"], Value::Null);
     }
 
@@ -254,13 +243,8 @@ mod tests {
     fn every_field_that_serde_knows_is_in_its_shape() {
         // What serde writes for messages with every field set must vanish from
         // `written`, or a field of the protocol has been forgotten here.
-        let known = |shape: &Shape| {
-            shape
-                .0
-                .iter()
-                .map(|(name, _)| (*name).to_owned())
-                .collect::<Vec<_>>()
-        };
+        let known =
+            |shape: &Shape| shape.0.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>();
         #[expect(deprecated, reason = "they are fields all the same")]
         let track = lk::TrackInfo {
             sid: "x".into(),

@@ -59,9 +59,7 @@ impl Encoding {
         };
         let mut response = body.into_response();
         let content_type = HeaderValue::from_static(content_type);
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, content_type);
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         Ok(response)
     }
 }
@@ -80,11 +78,7 @@ mod tests {
             r#"{"name":"a","empty_timeout":7,"max_participants":2,"future":[]}"#,
         ] {
             let request: lk::CreateRoomRequest = Encoding::Json.decode(json.as_bytes()).unwrap();
-            assert_eq!(
-                (request.empty_timeout, request.max_participants),
-                (7, 2),
-                "{json}"
-            );
+            assert_eq!((request.empty_timeout, request.max_participants), (7, 2), "{json}");
         }
         let json = br#"{"room":"a","identity":"b","revokeTokenTs":"12"}"#;
         let request: lk::RoomParticipantIdentity = Encoding::Json.decode(json).unwrap();
@@ -98,10 +92,7 @@ mod tests {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
             Encoding::of(&headers)
         };
-        assert_eq!(
-            encoding("application/json;charset=UTF-8"),
-            Some(Encoding::Json)
-        );
+        assert_eq!(encoding("application/json;charset=UTF-8"), Some(Encoding::Json));
         assert_eq!(encoding("Application/Protobuf"), Some(Encoding::Protobuf));
         assert_eq!(encoding("text/plain"), None);
     }

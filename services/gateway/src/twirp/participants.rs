@@ -52,20 +52,15 @@ impl Caller<'_> {
         &self,
         request: lk::RoomParticipantIdentity,
     ) -> Result<lk::ParticipantInfo, TwirpError> {
-        let get = v1::GetParticipantRequest {
-            name: participant_name(&request.room, &request.identity)?,
-        };
+        let get =
+            v1::GetParticipantRequest { name: participant_name(&request.room, &request.identity)? };
         let answer = self
             .call(get, Repeat::Harmless, |mut client, request| async move {
                 client.get_participant(request).await
             })
             .await
             .map_err(no_participant)?;
-        answer
-            .participant
-            .as_ref()
-            .map(participant)
-            .ok_or_else(incomplete)
+        answer.participant.as_ref().map(participant).ok_or_else(incomplete)
     }
 
     pub(crate) async fn remove_participant(
@@ -98,9 +93,7 @@ impl Caller<'_> {
                 client.mute_track(request).await
             })
             .await?;
-        Ok(lk::MuteRoomTrackResponse {
-            track: muted.track.as_ref().map(track),
-        })
+        Ok(lk::MuteRoomTrackResponse { track: muted.track.as_ref().map(track) })
     }
 
     pub(crate) async fn update_participant(
@@ -109,16 +102,8 @@ impl Caller<'_> {
     ) -> Result<lk::ParticipantInfo, TwirpError> {
         let (room, identity) = (request.room.clone(), request.identity.clone());
         let update = participant_update(request)?;
-        if update
-            .update_mask
-            .as_ref()
-            .is_some_and(|mask| mask.paths.is_empty())
-        {
-            let unchanged = lk::RoomParticipantIdentity {
-                room,
-                identity,
-                ..Default::default()
-            };
+        if update.update_mask.as_ref().is_some_and(|mask| mask.paths.is_empty()) {
+            let unchanged = lk::RoomParticipantIdentity { room, identity, ..Default::default() };
             return self.get_participant(unchanged).await;
         }
         let updated = self
@@ -127,28 +112,17 @@ impl Caller<'_> {
             })
             .await
             .map_err(no_participant)?;
-        updated
-            .participant
-            .as_ref()
-            .map(participant)
-            .ok_or_else(incomplete)
+        updated.participant.as_ref().map(participant).ok_or_else(incomplete)
     }
 
     pub(crate) async fn update_subscriptions(
         &self,
         request: lk::UpdateSubscriptionsRequest,
     ) -> Result<(), TwirpError> {
-        let by_participant = request
-            .participant_tracks
-            .into_iter()
-            .flat_map(|it| it.track_sids);
+        let by_participant = request.participant_tracks.into_iter().flat_map(|it| it.track_sids);
         let update = v1::UpdateSubscriptionsRequest {
             participant: participant_name(&request.room, &request.identity)?,
-            track_uids: request
-                .track_sids
-                .into_iter()
-                .chain(by_participant)
-                .collect(),
+            track_uids: request.track_sids.into_iter().chain(by_participant).collect(),
             subscribe: request.subscribe,
         };
         self.call(update, Repeat::Harmless, |mut client, request| async move {
@@ -199,16 +173,10 @@ impl Caller<'_> {
     ) -> Result<Option<Vec<String>>, TwirpError> {
         let mut identities: BTreeSet<String> =
             request.destination_identities.iter().cloned().collect();
-        let sids: BTreeSet<&str> = request
-            .destination_sids
-            .iter()
-            .map(String::as_str)
-            .collect();
+        let sids: BTreeSet<&str> = request.destination_sids.iter().map(String::as_str).collect();
         if !sids.is_empty() {
             let present = self.participants(&request.room).await?;
-            let named = present
-                .into_iter()
-                .filter(|it| sids.contains(it.uid.as_str()));
+            let named = present.into_iter().filter(|it| sids.contains(it.uid.as_str()));
             identities.extend(named.map(|participant| participant.identity));
             if identities.is_empty() {
                 return Ok(None);

@@ -158,10 +158,7 @@ fn named(error: TwirpError, msg: &str) -> TwirpError {
 }
 
 pub(crate) fn incomplete() -> TwirpError {
-    TwirpError::new(
-        TwirpCode::Internal,
-        "the control plane answered without what was asked for",
-    )
+    TwirpError::new(TwirpCode::Internal, "the control plane answered without what was asked for")
 }
 
 impl Caller<'_> {
@@ -197,9 +194,7 @@ impl Caller<'_> {
             .control_plane
             .call(CALL_TIMEOUT, repeat, |connection| {
                 let mut request = Request::new(request.clone());
-                request
-                    .metadata_mut()
-                    .insert("authorization", authorization.clone());
+                request.metadata_mut().insert("authorization", authorization.clone());
                 method(RoomServiceClient::new(connection), request)
             })
             .await?;
@@ -208,8 +203,7 @@ impl Caller<'_> {
 
     pub(crate) fn room(&self, room: Option<v1::Room>) -> Result<lk::Room, TwirpError> {
         let codecs = &self.gateway.config.livekit.publish_codecs;
-        room.map(|room| info::room(&room, codecs))
-            .ok_or_else(incomplete)
+        room.map(|room| info::room(&room, codecs)).ok_or_else(incomplete)
     }
 }
 

@@ -45,10 +45,7 @@ impl Caller<'_> {
         if paths.is_empty() {
             return self.read_room(&request.name).await;
         }
-        let room = v1::Room {
-            name: room_name(&request.name)?,
-            ..wanted_room(request)
-        };
+        let room = v1::Room { name: room_name(&request.name)?, ..wanted_room(request) };
         self.update_room(room, paths).await
     }
 
@@ -57,34 +54,20 @@ impl Caller<'_> {
     /// said that the caller has roomCreate, so this reads in its own name.
     async fn read_room(&self, room: &str) -> Result<lk::Room, TwirpError> {
         if !self.grants.room_create {
-            return Err(TwirpError::new(
-                TwirpCode::Unauthenticated,
-                "permissions denied",
-            ));
+            return Err(TwirpError::new(TwirpCode::Unauthenticated, "permissions denied"));
         }
-        let grants = Grants {
-            room_list: true,
-            ..Grants::default()
-        };
-        let request = TokenRequest {
-            grants,
-            ttl: Duration::from_secs(60),
-        };
+        let grants = Grants { room_list: true, ..Grants::default() };
+        let request = TokenRequest { grants, ttl: Duration::from_secs(60) };
         let token = self
             .gateway
             .keys
             .mint(&request, unix_seconds())
             .map_err(|error| TwirpError::new(TwirpCode::Internal, error.to_string()))?;
-        let get = v1::GetRoomRequest {
-            name: room_name(room)?,
-        };
+        let get = v1::GetRoomRequest { name: room_name(room)? };
         let answer = self
-            .call_with(
-                &token,
-                get,
-                Repeat::Harmless,
-                |mut client, request| async move { client.get_room(request).await },
-            )
+            .call_with(&token, get, Repeat::Harmless, |mut client, request| async move {
+                client.get_room(request).await
+            })
             .await
             .map_err(no_room)?;
         self.room(answer.room)
@@ -125,11 +108,8 @@ impl Caller<'_> {
         &self,
         request: lk::ListRoomsRequest,
     ) -> Result<lk::ListRoomsResponse, TwirpError> {
-        let names = request
-            .names
-            .iter()
-            .map(|name| room_name(name))
-            .collect::<Result<Vec<_>, _>>()?;
+        let names =
+            request.names.iter().map(|name| room_name(name)).collect::<Result<Vec<_>, _>>()?;
         let mut rooms = Vec::new();
         let mut page_token = String::new();
         for _ in 0..PAGES_MAX {
@@ -158,10 +138,8 @@ impl Caller<'_> {
         &self,
         request: lk::DeleteRoomRequest,
     ) -> Result<(), TwirpError> {
-        let delete = v1::DeleteRoomRequest {
-            name: room_name(&request.room)?,
-            request_id: new_request_id(),
-        };
+        let delete =
+            v1::DeleteRoomRequest { name: room_name(&request.room)?, request_id: new_request_id() };
         self.call(delete, Repeat::Harmless, |mut client, request| async move {
             client.delete_room(request).await
         })

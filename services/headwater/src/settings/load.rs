@@ -16,11 +16,7 @@ use super::Settings;
 const PREFIX: &str = "HEADWATER_";
 
 /// Variables with the prefix that are flags' own.
-const NO_SETTINGS: [&str; 3] = [
-    "HEADWATER_CONFIG",
-    "HEADWATER_API_KEY",
-    "HEADWATER_API_SECRET",
-];
+const NO_SETTINGS: [&str; 3] = ["HEADWATER_CONFIG", "HEADWATER_API_KEY", "HEADWATER_API_SECRET"];
 
 /// One setting from outside of a file, with the name of where it comes from.
 #[derive(Debug, Clone)]
@@ -34,20 +30,12 @@ impl Override {
     /// A setting from a flag. The value is a text; `[...]` is a list and `{...}`
     /// a table.
     pub fn new(flag: &str, setting: &str, value: &str) -> Self {
-        Self {
-            source: format!("flag {flag}"),
-            setting: setting.to_owned(),
-            value: read(value),
-        }
+        Self { source: format!("flag {flag}"), setting: setting.to_owned(), value: read(value) }
     }
 
     /// A list from a flag that can be repeated.
     pub fn list(flag: &str, setting: &str, values: Vec<String>) -> Self {
-        Self {
-            source: format!("flag {flag}"),
-            setting: setting.to_owned(),
-            value: values.into(),
-        }
+        Self { source: format!("flag {flag}"), setting: setting.to_owned(), value: values.into() }
     }
 
     /// A setting from the environment, if the variable is one: `HEADWATER_A__B_C`
@@ -61,11 +49,7 @@ impl Override {
             Some((section, key)) if section.eq_ignore_ascii_case("keys") => format!("keys.{key}"),
             Some(_) | None => setting.to_ascii_lowercase().replace("__", "."),
         };
-        Some(Self {
-            source: format!("environment variable {name}"),
-            setting,
-            value: read(value),
-        })
+        Some(Self { source: format!("environment variable {name}"), setting, value: read(value) })
     }
 }
 
@@ -110,10 +94,7 @@ impl File {
         // What is wrong with the syntax is text that may quote a line with a
         // secret, but the line is in a file that whoever reads this can read.
         let content = content.map_err(|error| anyhow!("{shown} cannot be read: {}", error.kind))?;
-        Ok(Self {
-            name: format!("file {shown}"),
-            content,
-        })
+        Ok(Self { name: format!("file {shown}"), content })
     }
 }
 
@@ -170,9 +151,7 @@ pub(super) fn extract_file<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T
 
 /// The typed settings, or the first thing that is wrong with them.
 fn extract<T: DeserializeOwned>(figment: &Figment) -> anyhow::Result<T> {
-    figment
-        .extract_lossy()
-        .map_err(|error| explain(figment, &error))
+    figment.extract_lossy().map_err(|error| explain(figment, &error))
 }
 
 fn explain(figment: &Figment, error: &Error) -> anyhow::Error {
@@ -194,8 +173,6 @@ fn explain(figment: &Figment, error: &Error) -> anyhow::Error {
     };
     let setting = path.join(".");
     let from = figment.find_metadata(&setting).or(error.metadata.as_ref());
-    let place = from
-        .map(|from| format!("{}: ", from.name))
-        .unwrap_or_default();
+    let place = from.map(|from| format!("{}: ", from.name)).unwrap_or_default();
     anyhow!("{place}setting `{setting}` {problem}")
 }

@@ -30,22 +30,12 @@ impl Fixture {
         let sender = UdpSocket::bind(any.parse().expect("an address"), &UdpOptions::default())
             .expect("a socket");
         let plain = StdSocket::bind(any).expect("a socket");
-        let peers: Vec<StdSocket> = (0..PEERS)
-            .map(|_| StdSocket::bind(any).expect("a socket"))
-            .collect();
-        let addresses = peers
-            .iter()
-            .map(|peer| peer.local_addr().expect("a bound socket"))
-            .collect();
+        let peers: Vec<StdSocket> =
+            (0..PEERS).map(|_| StdSocket::bind(any).expect("a socket")).collect();
+        let addresses =
+            peers.iter().map(|peer| peer.local_addr().expect("a bound socket")).collect();
         let batch = SendBatch::new(&sender);
-        Self {
-            sender,
-            plain,
-            _peers: peers,
-            addresses,
-            payload: [7; LEN],
-            batch,
-        }
+        Self { sender, plain, _peers: peers, addresses, payload: [7; LEN], batch }
     }
 
     fn one_by_one(&mut self) {
@@ -59,10 +49,7 @@ impl Fixture {
     fn batched(&mut self) {
         for address in &self.addresses {
             for _ in 0..PACKETS {
-                let slot = self
-                    .batch
-                    .begin(&self.sender, *address, LEN)
-                    .expect("a short datagram");
+                let slot = self.batch.begin(&self.sender, *address, LEN).expect("a short datagram");
                 slot.copy_from_slice(black_box(&self.payload));
                 self.batch.commit(LEN);
             }
@@ -93,10 +80,7 @@ fn ratio(fixture: &mut Fixture) {
     let (plain, batched) = (median(plain), median(batched));
     let ratio = plain.as_secs_f64() / batched.as_secs_f64();
     let counters = fixture.batch.counters();
-    #[expect(
-        clippy::print_stdout,
-        reason = "a benchmark reports on standard output"
-    )]
+    #[expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
     {
         println!(
             "processor time per datagram, median of 31: sendto {plain:?}, batch {batched:?}, \
@@ -111,9 +95,7 @@ fn benches(criterion: &mut Criterion) {
     let mut fixture = Fixture::new();
     let mut group = criterion.benchmark_group("send 3 x 1200 B to 50 peers");
     group.throughput(Throughput::Elements((PEERS * PACKETS) as u64));
-    group
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2));
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     group.bench_function("sendto", |bencher| bencher.iter(|| fixture.one_by_one()));
     group.bench_function("batch", |bencher| {
         bencher.iter_custom(|rounds| {

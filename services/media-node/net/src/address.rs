@@ -17,11 +17,7 @@ pub(crate) enum Family {
 
 impl Family {
     pub(crate) fn of(address: &SocketAddr) -> Self {
-        if address.is_ipv4() {
-            Self::V4
-        } else {
-            Self::V6
-        }
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 }
 
@@ -34,10 +30,7 @@ pub(crate) struct RawAddress {
 }
 
 impl RawAddress {
-    pub(crate) const EMPTY: Self = Self {
-        bytes: [0; V6_LEN as usize],
-        len: V6_LEN,
-    };
+    pub(crate) const EMPTY: Self = Self { bytes: [0; V6_LEN as usize], len: V6_LEN };
 
     /// The address in the family of the socket: an IPv4 address becomes a mapped one
     /// on an IPv6 socket. `None` for an IPv6 address on an IPv4 socket.
@@ -122,15 +115,9 @@ mod tests {
 
     #[test]
     fn addresses_survive_in_their_own_family() {
-        for (text, family) in [
-            ("192.0.2.7:4711", Family::V4),
-            ("[2001:db8::1%7]:9", Family::V6),
-        ] {
+        for (text, family) in [("192.0.2.7:4711", Family::V4), ("[2001:db8::1%7]:9", Family::V6)] {
             let address: SocketAddr = text.parse().unwrap();
-            assert_eq!(
-                RawAddress::encode(address, family).unwrap().decode(),
-                Some(address)
-            );
+            assert_eq!(RawAddress::encode(address, family).unwrap().decode(), Some(address));
         }
     }
 

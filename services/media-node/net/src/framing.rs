@@ -24,10 +24,7 @@ pub struct Frames<'a> {
 impl<'a> Frames<'a> {
     /// The frames of bytes that begin with a length field.
     pub fn new(bytes: &'a mut [u8]) -> Self {
-        Self {
-            rest: bytes,
-            too_long: false,
-        }
+        Self { rest: bytes, too_long: false }
     }
 
     /// The beginning of the frame that is not whole yet, with its length field; to be
@@ -36,11 +33,7 @@ impl<'a> Frames<'a> {
     /// # Errors
     /// [`FrameTooLong`] if the iteration ended at such a frame.
     pub fn finish(self) -> Result<&'a [u8], FrameTooLong> {
-        if self.too_long {
-            Err(FrameTooLong)
-        } else {
-            Ok(self.rest)
-        }
+        if self.too_long { Err(FrameTooLong) } else { Ok(self.rest) }
     }
 }
 
@@ -83,10 +76,7 @@ mod tests {
     #[test]
     fn empty_frames_are_passed_over_and_a_partial_one_is_left() {
         let bytes = [0, 1, 9, 0, 0, 0, 2, 7, 8, 0, 3, 1];
-        assert_eq!(
-            frames(&bytes),
-            (vec![vec![9], vec![7, 8]], Ok(vec![0, 3, 1]))
-        );
+        assert_eq!(frames(&bytes), (vec![vec![9], vec![7, 8]], Ok(vec![0, 3, 1])));
     }
 
     #[test]

@@ -63,29 +63,19 @@ impl ReadyList {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let empty = libc::epoll_event { events: 0, u64: 0 };
-        Self {
-            events: vec![empty; capacity.max(2)].into_boxed_slice(),
-            len: 0,
-            woken: false,
-        }
+        Self { events: vec![empty; capacity.max(2)].into_boxed_slice(), len: 0, woken: false }
     }
 
     /// The sockets that are ready.
     pub fn iter(&self) -> impl Iterator<Item = Ready> + '_ {
-        self.events[..self.len]
-            .iter()
-            .filter(|event| event.u64 != WAKER_TOKEN)
-            .map(|event| {
-                let has = |flags: i32| event.events & flags.cast_unsigned() != 0;
-                Ready {
-                    token: Token(event.u64),
-                    readable: has(libc::EPOLLIN
-                        | libc::EPOLLRDHUP
-                        | libc::EPOLLHUP
-                        | libc::EPOLLERR),
-                    writable: has(libc::EPOLLOUT),
-                }
-            })
+        self.events[..self.len].iter().filter(|event| event.u64 != WAKER_TOKEN).map(|event| {
+            let has = |flags: i32| event.events & flags.cast_unsigned() != 0;
+            Ready {
+                token: Token(event.u64),
+                readable: has(libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR),
+                writable: has(libc::EPOLLOUT),
+            }
+        })
     }
 
     /// A [`Waker`] was used since the wait before.
@@ -125,17 +115,8 @@ impl Poller {
         let epoll = sys::epoll_create()?;
         let event = Arc::new(sys::event_create()?);
         let events = Interest::Read.events();
-        sys::epoll_control(
-            epoll.as_fd(),
-            libc::EPOLL_CTL_ADD,
-            event.as_fd(),
-            events,
-            WAKER_TOKEN,
-        )?;
-        Ok(Self {
-            epoll,
-            waker: Waker { event },
-        })
+        sys::epoll_control(epoll.as_fd(), libc::EPOLL_CTL_ADD, event.as_fd(), events, WAKER_TOKEN)?;
+        Ok(Self { epoll, waker: Waker { event } })
     }
 
     /// A handle for other threads.
@@ -185,10 +166,7 @@ impl Poller {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             result => result?,
         };
-        if ready.events[..ready.len]
-            .iter()
-            .any(|event| event.u64 == WAKER_TOKEN)
-        {
+        if ready.events[..ready.len].iter().any(|event| event.u64 == WAKER_TOKEN) {
             sys::event_clear(self.waker.event.as_fd());
             ready.woken = true;
         }
@@ -203,13 +181,7 @@ impl Poller {
         interest: Interest,
     ) -> io::Result<()> {
         let events = interest.events();
-        sys::epoll_control(
-            self.epoll.as_fd(),
-            operation,
-            socket.as_fd(),
-            events,
-            token.0,
-        )
+        sys::epoll_control(self.epoll.as_fd(), operation, socket.as_fd(), events, token.0)
     }
 }
 
@@ -245,30 +217,18 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         poller.add(&socket, Token(7), Interest::Read).unwrap();
         socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
-        let expected = Ready {
-            token: Token(7),
-            readable: true,
-            writable: false,
-        };
+        let expected = Ready { token: Token(7), readable: true, writable: false };
         for _ in 0..2 {
-            poller
-                .wait(&mut ready, Some(Duration::from_secs(5)))
-                .unwrap();
+            poller.wait(&mut ready, Some(Duration::from_secs(5))).unwrap();
             assert_eq!(ready.iter().collect::<Vec<_>>(), [expected]);
         }
         socket.recv(&mut [0; 8]).unwrap();
         poller.wait(&mut ready, Some(Duration::ZERO)).unwrap();
         assert_eq!(ready.iter().count(), 0);
 
-        poller
-            .set_interest(&socket, Token(8), Interest::ReadWrite)
-            .unwrap();
+        poller.set_interest(&socket, Token(8), Interest::ReadWrite).unwrap();
         poller.wait(&mut ready, None).unwrap();
-        let expected = Ready {
-            token: Token(8),
-            readable: false,
-            writable: true,
-        };
+        let expected = Ready { token: Token(8), readable: false, writable: true };
         assert_eq!(ready.iter().collect::<Vec<_>>(), [expected]);
         poller.remove(&socket).unwrap();
         poller.wait(&mut ready, Some(Duration::ZERO)).unwrap();
@@ -280,9 +240,7 @@ mod tests {
         let poller = Poller::new().unwrap();
         let mut ready = ReadyList::new(8);
         let start = Instant::now();
-        poller
-            .wait(&mut ready, Some(Duration::from_micros(300)))
-            .unwrap();
+        poller.wait(&mut ready, Some(Duration::from_micros(300))).unwrap();
         assert!(start.elapsed() >= Duration::from_micros(300));
     }
 }

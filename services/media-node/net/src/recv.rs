@@ -48,11 +48,7 @@ impl RecvBatch {
     #[must_use]
     pub fn new(socket: &UdpSocket, messages: usize) -> Self {
         let messages = messages.clamp(1, sys::MESSAGES_MAX - 1);
-        let buffer_len = if socket.has_receive_offload() {
-            TRAIN_LEN
-        } else {
-            SINGLE_LEN
-        };
+        let buffer_len = if socket.has_receive_offload() { TRAIN_LEN } else { SINGLE_LEN };
         Self {
             buffers: vec![0; messages * buffer_len].into_boxed_slice(),
             buffer_len,
@@ -129,11 +125,7 @@ impl RecvBatch {
                 counters.truncated += 1;
                 continue;
             }
-            let segment = if message.segment == 0 {
-                message.len
-            } else {
-                message.segment
-            };
+            let segment = if message.segment == 0 { message.len } else { message.segment };
             counters.datagrams += message.len.div_ceil(segment.max(1)).max(1) as u64;
             counters.bytes += message.len as u64;
         }
@@ -166,11 +158,7 @@ impl<'a> Iterator for Datagrams<'a> {
             }
             self.from = message.address.decode();
             self.rest = &mut buffer[..message.len];
-            self.segment = if message.segment == 0 {
-                message.len
-            } else {
-                message.segment
-            };
+            self.segment = if message.segment == 0 { message.len } else { message.segment };
         }
     }
 }

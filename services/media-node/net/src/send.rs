@@ -125,10 +125,7 @@ impl SendBatch {
         if len_max > MAX_DATAGRAM_LEN {
             return Err(Oversize { len: len_max });
         }
-        let open = self
-            .messages
-            .last()
-            .is_some_and(|last| last.takes(destination, 0));
+        let open = self.messages.last().is_some_and(|last| last.takes(destination, 0));
         // A train at the end may grow over the limit by one message, not by two.
         let limit = MESSAGES_MAX + usize::from(open && self.trains);
         if self.messages.len() >= limit.min(sys::MESSAGES_MAX)
@@ -166,13 +163,7 @@ impl SendBatch {
             return;
         };
         self.addresses[self.messages.len()] = address;
-        self.messages.push(Message {
-            destination,
-            segment: len,
-            start,
-            end,
-            segments: 1,
-        });
+        self.messages.push(Message { destination, segment: len, start, end, segments: 1 });
     }
 
     /// Copies a datagram into the batch: [`SendBatch::begin`] and
@@ -186,8 +177,7 @@ impl SendBatch {
         destination: SocketAddr,
         datagram: &[u8],
     ) -> Result<(), Oversize> {
-        self.begin(socket, destination, datagram.len())?
-            .copy_from_slice(datagram);
+        self.begin(socket, destination, datagram.len())?.copy_from_slice(datagram);
         self.commit(datagram.len());
         Ok(())
     }
@@ -227,18 +217,13 @@ impl SendBatch {
     }
 
     fn outgoing(&self, from: usize) -> impl Iterator<Item = Outgoing<'_>> {
-        self.messages[from..]
-            .iter()
-            .zip(&self.addresses[from..])
-            .map(|(message, address)| Outgoing {
+        self.messages[from..].iter().zip(&self.addresses[from..]).map(|(message, address)| {
+            Outgoing {
                 bytes: &self.scratch[message.start..message.end],
                 address,
-                segment: if message.segments > 1 {
-                    message.segment as u16
-                } else {
-                    0
-                },
-            })
+                segment: if message.segments > 1 { message.segment as u16 } else { 0 },
+            }
+        })
     }
 
     fn count_sent(&mut self, at: usize, sent: usize) {
@@ -282,20 +267,11 @@ impl SendBatch {
 
     /// Sends the datagrams of a refused train one by one.
     fn send_singly(&mut self, socket: &UdpSocket, at: usize) {
-        let Message {
-            segment,
-            start,
-            end,
-            ..
-        } = self.messages[at];
+        let Message { segment, start, end, .. } = self.messages[at];
         self.counters.trains_refused += 1;
         let mut taken = false;
         for bytes in self.scratch[start..end].chunks(segment) {
-            let one = Outgoing {
-                bytes,
-                address: &self.addresses[at],
-                segment: 0,
-            };
+            let one = Outgoing { bytes, address: &self.addresses[at], segment: 0 };
             self.counters.calls += 1;
             match sys::send_messages(socket.as_fd(), std::iter::once(one)) {
                 Ok(_) => {
@@ -330,9 +306,7 @@ mod tests {
 
     fn receiver() -> std::net::UdpSocket {
         let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        receiver
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         receiver
     }
 
@@ -363,10 +337,7 @@ mod tests {
         }
         let counters = batch.counters();
         assert_eq!(counters.trains_refused, u64::from(REFUSALS_MAX));
-        assert_eq!(
-            (counters.datagrams, counters.refused, counters.dropped),
-            (rounds * 3, 0, 0)
-        );
+        assert_eq!((counters.datagrams, counters.refused, counters.dropped), (rounds * 3, 0, 0));
     }
 
     #[test]
@@ -375,18 +346,13 @@ mod tests {
         let receiver = receiver();
         let mut batch = SendBatch::new(&sender);
         for len in [30, 30, 40, 50] {
-            batch
-                .push(&sender, receiver.local_addr().unwrap(), &[1; 64][..len])
-                .unwrap();
+            batch.push(&sender, receiver.local_addr().unwrap(), &[1; 64][..len]).unwrap();
         }
         for full in [libc::EAGAIN, libc::ENOBUFS] {
             let dropped = batch.counters().dropped;
             let next = batch.handle_error(&sender, 1, &io::Error::from_raw_os_error(full));
             assert_eq!(next, batch.messages.len());
-            let left: usize = batch.messages[1..]
-                .iter()
-                .map(|message| message.segments)
-                .sum();
+            let left: usize = batch.messages[1..].iter().map(|message| message.segments).sum();
             assert_eq!(batch.counters().dropped, dropped + left as u64);
         }
     }

@@ -21,11 +21,7 @@ impl Control {
 }
 
 fn check(result: c_int) -> io::Result<c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Sets an integer socket option.
@@ -127,13 +123,8 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) const EMPTY: Self = Self {
-        len: 0,
-        address: RawAddress::EMPTY,
-        segment: 0,
-        truncated: false,
-        dropped: None,
-    };
+    pub(crate) const EMPTY: Self =
+        Self { len: 0, address: RawAddress::EMPTY, segment: 0, truncated: false, dropped: None };
 }
 
 /// `recvmmsg` into buffers of `buffer_len` bytes each, laid out one after the other.
@@ -237,12 +228,7 @@ pub(crate) fn epoll_control(
     let mut event = libc::epoll_event { events, u64: token };
     // SAFETY: the pointer is to a live event, which the kernel only reads.
     let result = unsafe {
-        libc::epoll_ctl(
-            epoll.as_raw_fd(),
-            operation,
-            target.as_raw_fd(),
-            &raw mut event,
-        )
+        libc::epoll_ctl(epoll.as_raw_fd(), operation, target.as_raw_fd(), &raw mut event)
     };
     check(result).map(drop)
 }
@@ -361,15 +347,9 @@ pub(crate) fn set_affinity(core: usize) -> io::Result<()> {
 
 /// Reads the processor time of the calling thread.
 pub(crate) fn thread_cpu_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live timespec. The clock exists on every Linux, so a
     // failure is impossible; it would leave the time at 0.
     let _ = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(
-        time.tv_sec.unsigned_abs(),
-        time.tv_nsec.unsigned_abs() as u32,
-    )
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }

@@ -183,11 +183,7 @@ impl FramedTcp {
         options: TcpOptions,
         tag: u8,
     ) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         if address.is_ipv6() {
@@ -201,10 +197,7 @@ impl FramedTcp {
         let connections_max = options.connections_max.clamp(1, CONNECTIONS_MAX);
         Ok(Self {
             listener,
-            options: TcpOptions {
-                connections_max,
-                ..options
-            },
+            options: TcpOptions { connections_max, ..options },
             tag,
             slots: Vec::new(),
             free: Vec::new(),
@@ -344,14 +337,8 @@ impl FramedTcp {
     /// earlier. Looks at every connection: ask once a second, not once a packet.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let connections = self
-            .slots
-            .iter()
-            .filter_map(|slot| slot.connection.as_ref());
-        connections
-            .filter_map(|connection| self.deadline(connection))
-            .map(|(at, _)| at)
-            .min()
+        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        connections.filter_map(|connection| self.deadline(connection)).map(|(at, _)| at).min()
     }
 
     /// Connections at the moment.
@@ -367,12 +354,8 @@ impl FramedTcp {
     }
 
     fn deadline(&self, connection: &Connection) -> Option<(Instant, CloseReason)> {
-        let idle = connection
-            .last_heard
-            .checked_add(self.options.idle_timeout)?;
-        let confirm = connection
-            .opened
-            .checked_add(self.options.confirm_timeout)?;
+        let idle = connection.last_heard.checked_add(self.options.idle_timeout)?;
+        let confirm = connection.opened.checked_add(self.options.confirm_timeout)?;
         if !connection.confirmed && confirm < idle {
             return Some((confirm, CloseReason::NotConfirmed));
         }
@@ -390,10 +373,7 @@ impl FramedTcp {
                 continue;
             }
             let slot = self.free.pop().unwrap_or_else(|| {
-                self.slots.push(Slot {
-                    generation: 0,
-                    connection: None,
-                });
+                self.slots.push(Slot { generation: 0, connection: None });
                 self.slots.len() - 1
             });
             let remote = canonical(remote);
@@ -501,10 +481,7 @@ impl FramedTcp {
         self.by_remote.remove(&connection.remote);
         self.counters.closed += 1;
         if reason != CloseReason::Local {
-            on_event(TcpEvent::Closed {
-                remote: connection.remote,
-                reason,
-            });
+            on_event(TcpEvent::Closed { remote: connection.remote, reason });
         }
     }
 

@@ -11,9 +11,7 @@ use crate::sys;
 /// What `sched_getaffinity` says.
 pub fn available_cores() -> io::Result<Vec<usize>> {
     let set = sys::affinity()?;
-    Ok((0..libc::CPU_SETSIZE as usize)
-        .filter(|core| sys::set_has(&set, *core))
-        .collect())
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|core| sys::set_has(&set, *core)).collect())
 }
 
 /// Binds the calling thread to one processor.

@@ -23,10 +23,7 @@ pub struct UdpOptions {
 impl Default for UdpOptions {
     /// 8 MiB each: 50 ms at 1.3 Gbit/s.
     fn default() -> Self {
-        Self {
-            recv_buffer_bytes: 8 << 20,
-            send_buffer_bytes: 8 << 20,
-        }
+        Self { recv_buffer_bytes: 8 << 20, send_buffer_bytes: 8 << 20 }
     }
 }
 
@@ -50,11 +47,7 @@ impl UdpSocket {
     /// # Errors
     /// If the address is taken or not ours. A kernel that lacks an offload is no error.
     pub fn bind(address: SocketAddr, options: &UdpOptions) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         let family = Family::of(&address);
         if family == Family::V6 {
@@ -69,17 +62,8 @@ impl UdpSocket {
             sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
         let _ = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
         socket.bind(&address.into())?;
-        let local = socket
-            .local_addr()?
-            .as_socket()
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Self {
-            socket,
-            local,
-            family,
-            receive_offload,
-            segmentation_offload,
-        })
+        let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self { socket, local, family, receive_offload, segmentation_offload })
     }
 
     /// Where it is bound.
@@ -132,16 +116,8 @@ impl AsFd for UdpSocket {
 /// so (CAP_NET_ADMIN) the system's limit is passed over.
 fn set_buffers(socket: &Socket, options: &UdpOptions) {
     let wishes = [
-        (
-            libc::SO_RCVBUFFORCE,
-            libc::SO_RCVBUF,
-            options.recv_buffer_bytes,
-        ),
-        (
-            libc::SO_SNDBUFFORCE,
-            libc::SO_SNDBUF,
-            options.send_buffer_bytes,
-        ),
+        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, options.recv_buffer_bytes),
+        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, options.send_buffer_bytes),
     ];
     for (force, plain, bytes) in wishes {
         let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX / 2);
@@ -154,12 +130,7 @@ fn set_buffers(socket: &Socket, options: &UdpOptions) {
 /// unconnected send is 5 to 14 % cheaper so. Not all kernels and families have it.
 fn set_path_options(socket: &Socket, family: Family) {
     let fd = socket.as_fd();
-    let _ = sys::set_option(
-        fd,
-        libc::IPPROTO_IP,
-        libc::IP_MTU_DISCOVER,
-        libc::IP_PMTUDISC_PROBE,
-    );
+    let _ = sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
     if family == Family::V6 {
         let _ = sys::set_option(
             fd,

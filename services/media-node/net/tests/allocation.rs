@@ -63,16 +63,12 @@ fn sending_and_receiving_do_not_allocate() {
     let destinations: Vec<SocketAddr> = receivers.iter().map(UdpSocket::local_addr).collect();
     let poller = Poller::new().unwrap();
     for (at, receiver) in receivers.iter().enumerate() {
-        poller
-            .add(receiver, Token(at as u64), Interest::Read)
-            .unwrap();
+        poller.add(receiver, Token(at as u64), Interest::Read).unwrap();
     }
     let mut ready = ReadyList::new(8);
     let mut outgoing = SendBatch::new(&sender);
-    let mut incoming: Vec<RecvBatch> = receivers
-        .iter()
-        .map(|receiver| RecvBatch::new(receiver, 32))
-        .collect();
+    let mut incoming: Vec<RecvBatch> =
+        receivers.iter().map(|receiver| RecvBatch::new(receiver, 32)).collect();
 
     let mut received = 0;
     let used = allocations(|| {
@@ -126,10 +122,7 @@ fn framed_tcp_does_not_allocate_once_its_buffers_have_grown() {
                 });
             }
         }
-        assert_eq!(
-            tcp.send(remote, Priority::Media, &frame[2..]),
-            SendOutcome::Queued
-        );
+        assert_eq!(tcp.send(remote, Priority::Media, &frame[2..]), SendOutcome::Queued);
         tcp.flush(&poller, |event| panic!("{event:?}"));
         peer.read_exact(&mut echo).unwrap();
     };

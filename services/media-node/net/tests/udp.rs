@@ -29,12 +29,7 @@ impl Collector {
         let poller = Poller::new().unwrap();
         poller.add(&socket, Token(1), Interest::Read).unwrap();
         let batch = RecvBatch::new(&socket, 32);
-        Self {
-            socket,
-            poller,
-            ready: ReadyList::new(4),
-            batch,
-        }
+        Self { socket, poller, ready: ReadyList::new(4), batch }
     }
 
     fn address(&self) -> SocketAddr {
@@ -45,26 +40,12 @@ impl Collector {
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut all = Vec::new();
         while all.len() < count {
-            assert!(
-                Instant::now() < deadline,
-                "{} of {count} datagrams came",
-                all.len()
-            );
-            self.poller
-                .wait(&mut self.ready, Some(Duration::from_secs(1)))
-                .unwrap();
+            assert!(Instant::now() < deadline, "{} of {count} datagrams came", all.len());
+            self.poller.wait(&mut self.ready, Some(Duration::from_secs(1))).unwrap();
             self.batch.receive(&self.socket).unwrap();
-            all.extend(
-                self.batch
-                    .datagrams()
-                    .map(|(from, bytes)| (from, bytes.to_vec())),
-            );
+            all.extend(self.batch.datagrams().map(|(from, bytes)| (from, bytes.to_vec())));
         }
-        assert_eq!(
-            self.batch.receive(&self.socket).unwrap(),
-            0,
-            "more came than was sent"
-        );
+        assert_eq!(self.batch.receive(&self.socket).unwrap(), 0, "more came than was sent");
         all
     }
 }
@@ -78,11 +59,8 @@ fn datagram(number: u16, len: usize) -> Vec<u8> {
 
 fn send_all(socket: &UdpSocket, to: SocketAddr, lengths: &[usize]) -> (SendBatch, Vec<Vec<u8>>) {
     let mut batch = SendBatch::new(socket);
-    let sent: Vec<Vec<u8>> = lengths
-        .iter()
-        .enumerate()
-        .map(|(at, len)| datagram(at as u16, *len))
-        .collect();
+    let sent: Vec<Vec<u8>> =
+        lengths.iter().enumerate().map(|(at, len)| datagram(at as u16, *len)).collect();
     for bytes in &sent {
         batch.push(socket, to, bytes).unwrap();
     }
@@ -100,17 +78,10 @@ fn a_train_arrives_as_its_datagrams_intact_and_in_order() {
     let sender = bind("127.0.0.1:0");
     let (batch, sent) = send_all(&sender, receiver.address(), &[1_200, 1_200, 1_200, 700]);
     let received = receiver.collect(4);
-    assert!(
-        received
-            .iter()
-            .all(|(from, _)| *from == sender.local_addr())
-    );
+    assert!(received.iter().all(|(from, _)| *from == sender.local_addr()));
     assert_eq!(bodies(received), sent);
     let counters = batch.counters();
-    assert_eq!(
-        (counters.calls, counters.datagrams, counters.bytes),
-        (1, 4, 4_300)
-    );
+    assert_eq!((counters.calls, counters.datagrams, counters.bytes), (1, 4, 4_300));
     if sender.has_segmentation_offload() {
         assert_eq!(counters.messages, 1, "four datagrams are one train");
     }
@@ -128,21 +99,15 @@ fn the_kernel_joins_a_train_on_receipt_and_it_is_split_again() {
     assert_eq!(bodies(receiver.collect(21)), sent);
     let counters = receiver.batch.counters();
     assert_eq!((counters.datagrams, counters.bytes), (21, 18_013));
-    assert!(
-        counters.messages < 21,
-        "loopback hands a train over whole: {counters:?}"
-    );
+    assert!(counters.messages < 21, "loopback hands a train over whole: {counters:?}");
 }
 
 #[test]
 fn a_longer_datagram_begins_a_new_train() {
     let mut receiver = Collector::new("127.0.0.1:0");
     let sender = bind("127.0.0.1:0");
-    let (batch, sent) = send_all(
-        &sender,
-        receiver.address(),
-        &[500, 500, 501, 501, 100, 100, 100, 7, 8],
-    );
+    let (batch, sent) =
+        send_all(&sender, receiver.address(), &[500, 500, 501, 501, 100, 100, 100, 7, 8]);
     assert_eq!(bodies(receiver.collect(9)), sent);
     if sender.has_segmentation_offload() {
         // [500 500] [501 501 100] [100 100 7] [8]
@@ -161,9 +126,7 @@ fn mixed_destinations_get_their_own_and_nothing_else() {
         let at = usize::from(round) * 7 % receivers.len();
         for part in 0..3 {
             let bytes = datagram(round * 3 + part, 200 + usize::from(round % 3));
-            batch
-                .push(&sender, receivers[at].address(), &bytes)
-                .unwrap();
+            batch.push(&sender, receivers[at].address(), &bytes).unwrap();
             expected[at].push(bytes);
         }
     }
@@ -172,10 +135,7 @@ fn mixed_destinations_get_their_own_and_nothing_else() {
         assert_eq!(bodies(receiver.collect(expected.len())), expected);
     }
     let counters = batch.counters();
-    assert_eq!(
-        (counters.datagrams, counters.dropped, counters.refused),
-        (900, 0, 0)
-    );
+    assert_eq!((counters.datagrams, counters.dropped, counters.refused), (900, 0, 0));
     if sender.has_segmentation_offload() {
         assert_eq!(counters.messages, 300);
         assert!(counters.calls <= 6, "{counters:?}");
@@ -189,11 +149,7 @@ fn a_train_ends_at_sixty_four_datagrams_and_the_batch_where_the_scratch_does() {
     let (batch, sent) = send_all(&sender, receiver.address(), &[1_000; 600]);
     assert_eq!(bodies(receiver.collect(600)), sent);
     if sender.has_segmentation_offload() {
-        assert!(
-            (10..=14).contains(&batch.counters().messages),
-            "{:?}",
-            batch.counters()
-        );
+        assert!((10..=14).contains(&batch.counters().messages), "{:?}", batch.counters());
     }
 }
 
@@ -202,21 +158,10 @@ fn an_oversize_datagram_is_refused_and_the_rest_goes_on() {
     let mut receiver = Collector::new("127.0.0.1:0");
     let sender = bind("127.0.0.1:0");
     let mut batch = SendBatch::new(&sender);
-    batch
-        .push(&sender, receiver.address(), &datagram(1, 50))
-        .unwrap();
-    let refused = batch
-        .begin(&sender, receiver.address(), MAX_DATAGRAM_LEN + 1)
-        .err();
-    assert_eq!(
-        refused,
-        Some(Oversize {
-            len: MAX_DATAGRAM_LEN + 1
-        })
-    );
-    batch
-        .push(&sender, receiver.address(), &datagram(2, MAX_DATAGRAM_LEN))
-        .unwrap();
+    batch.push(&sender, receiver.address(), &datagram(1, 50)).unwrap();
+    let refused = batch.begin(&sender, receiver.address(), MAX_DATAGRAM_LEN + 1).err();
+    assert_eq!(refused, Some(Oversize { len: MAX_DATAGRAM_LEN + 1 }));
+    batch.push(&sender, receiver.address(), &datagram(2, MAX_DATAGRAM_LEN)).unwrap();
     batch.flush(&sender);
     let lengths: Vec<usize> = bodies(receiver.collect(2)).iter().map(Vec::len).collect();
     assert_eq!(lengths, [50, MAX_DATAGRAM_LEN]);
@@ -249,18 +194,12 @@ fn a_destination_that_cannot_be_reached_does_not_hold_up_others() {
     let mut batch = SendBatch::new(&sender);
     // An IPv6 address on an IPv4 socket, and one that the kernel refuses at port 0.
     for wrong in ["[2001:db8::1]:9", "127.0.0.1:0"] {
-        batch
-            .push(&sender, receiver.address(), &datagram(0, 20))
-            .unwrap();
+        batch.push(&sender, receiver.address(), &datagram(0, 20)).unwrap();
         for _ in 0..3 {
-            batch
-                .push(&sender, wrong.parse().unwrap(), &datagram(9, 30))
-                .unwrap();
+            batch.push(&sender, wrong.parse().unwrap(), &datagram(9, 30)).unwrap();
         }
     }
-    batch
-        .push(&sender, receiver.address(), &datagram(2, 20))
-        .unwrap();
+    batch.push(&sender, receiver.address(), &datagram(2, 20)).unwrap();
     batch.flush(&sender);
     assert_eq!(receiver.collect(3).len(), 3);
     assert_eq!(batch.counters().refused, 6);
@@ -273,13 +212,7 @@ fn what_is_refused_one_by_one_too_does_not_turn_trains_off() {
     let mut batch = SendBatch::new(&sender);
     for _ in 0..20 {
         for _ in 0..2 {
-            batch
-                .push(
-                    &sender,
-                    "255.255.255.255:9".parse().unwrap(),
-                    &datagram(1, 30),
-                )
-                .unwrap();
+            batch.push(&sender, "255.255.255.255:9".parse().unwrap(), &datagram(1, 30)).unwrap();
         }
         batch.flush(&sender);
     }
@@ -312,26 +245,16 @@ fn empty_datagrams_are_received_as_such() {
     for bytes in [&b"a"[..], b"", b"b"] {
         sender.send_to(bytes, receiver.address()).unwrap();
     }
-    assert_eq!(
-        bodies(receiver.collect(3)),
-        [b"a".to_vec(), vec![], b"b".to_vec()]
-    );
+    assert_eq!(bodies(receiver.collect(3)), [b"a".to_vec(), vec![], b"b".to_vec()]);
     assert_eq!(receiver.batch.counters().datagrams, 3);
 }
 
 #[test]
 fn what_the_kernel_drops_is_counted() {
-    let options = UdpOptions {
-        recv_buffer_bytes: 4_096,
-        ..UdpOptions::default()
-    };
+    let options = UdpOptions { recv_buffer_bytes: 4_096, ..UdpOptions::default() };
     let socket = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), &options).unwrap();
     let sender = bind("127.0.0.1:0");
-    send_all(
-        &sender,
-        socket.local_addr(),
-        &[1_000, 999, 1_000].repeat(40),
-    );
+    send_all(&sender, socket.local_addr(), &[1_000, 999, 1_000].repeat(40));
     let mut batch = RecvBatch::new(&socket, 32);
     let mut came = 0;
     while batch.receive(&socket).unwrap() > 0 {

@@ -73,7 +73,9 @@ impl ReplayCache {
         self.bytes += message.bytes.len();
         self.messages.push_back(message);
         while self.bytes > limit {
-            let Some(oldest) = self.messages.pop_front() else { return };
+            let Some(oldest) = self.messages.pop_front() else {
+                return;
+            };
             self.bytes -= oldest.bytes.len();
         }
     }

@@ -14,9 +14,13 @@ use crate::view::LayerQuality;
 impl Room {
     /// Subscribers of a track came, went or want something else.
     pub(crate) fn demand_changed(&mut self, core: &mut Core, key: TrackKey) {
-        let Some(wanted) = self.wanted_quality(key) else { return };
+        let Some(wanted) = self.wanted_quality(key) else {
+            return;
+        };
         let room = self.key;
-        let Some(track) = self.tracks.get_mut(&key) else { return };
+        let Some(track) = self.tracks.get_mut(&key) else {
+            return;
+        };
         let told = track.demand.told.unwrap_or(Some(LayerQuality::High));
         if wanted >= told {
             track.demand.lower_at = None;
@@ -42,7 +46,9 @@ impl Room {
     }
 
     fn ask(&mut self, core: &mut Core, key: TrackKey, wanted: Option<LayerQuality>) {
-        let Some(track) = self.tracks.get_mut(&key) else { return };
+        let Some(track) = self.tracks.get_mut(&key) else {
+            return;
+        };
         track.demand.told = Some(wanted);
         track.demand.lower_at = None;
         let (publisher, event) = (track.publisher, demand_event(track, wanted));
@@ -53,7 +59,9 @@ impl Room {
 
     /// After a resume: what is asked of a publisher is said again.
     pub(crate) fn repeat_demand(&self, core: &mut Core, key: TrackKey) {
-        let Some(track) = self.tracks.get(&key) else { return };
+        let Some(track) = self.tracks.get(&key) else {
+            return;
+        };
         let event = track.demand.told.and_then(|wanted| demand_event(track, wanted));
         if let Some(event) = event {
             self.tell(core, track.publisher, event);

@@ -32,6 +32,7 @@ mod quality;
 mod resume;
 mod room;
 mod rooms;
+mod sections;
 mod session;
 mod simulate;
 mod speakers;

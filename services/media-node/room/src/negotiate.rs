@@ -18,7 +18,6 @@ use crate::room::membership::Farewell;
 use crate::session::{
     CloseReason, Event, SessionDescription, SubscriptionFailure, TransportKind, TransportMode,
 };
-use crate::timers::Timer;
 use crate::track::Track;
 use crate::transport::{
     Asked, Incoming, MediaSection, OfferedMedia, Outgoing, PublisherTransport, Transport,
@@ -33,9 +32,8 @@ impl Room {
         key: ParticipantKey,
         offer: &SessionDescription,
     ) {
-        let read = Description::parse(&offer.sdp)
-            .map_err(|error| describe(&error))
-            .and_then(|sdp| {
+        let read =
+            Description::parse(&offer.sdp).map_err(|error| describe(&error)).and_then(|sdp| {
                 let remote = sdp.remote_transport().map_err(|error| describe(&error))?;
                 Ok((sdp, remote))
             });
@@ -65,8 +63,8 @@ impl Room {
     }
 
     /// Opens the transport, or notes an ICE restart. False if the client came
-    /// with another certificate: that is another peer connection, whose state
-    /// the node does not have.
+    /// with another certificate (that is another peer connection, whose state
+    /// the node does not have), or if no restart brings the transport back.
     fn take_remote(
         &mut self,
         core: &mut Core,
@@ -74,19 +72,17 @@ impl Room {
         remote: RemoteTransport,
     ) -> bool {
         let place = self.place(key);
-        let Some(participant) = self.participants.get_mut(&key) else { return false };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return false;
+        };
         let publisher = participant.publisher.get_or_insert_with(|| {
             let transport = Transport::open(core);
             core.directory.transports.insert(transport.key, (place, TransportKind::Publisher));
-            PublisherTransport {
-                transport,
-                sections: BTreeMap::new(),
-                asked: Asked::default(),
-            }
+            PublisherTransport { transport, sections: BTreeMap::new(), asked: Asked::default() }
         });
         let transport = &mut publisher.transport;
         if let Some(known) = transport.remote.clone() {
-            if known.fingerprint != remote.fingerprint {
+            if known.fingerprint != remote.fingerprint || !transport.is_recoverable() {
                 return false;
             }
             if known.credentials != remote.credentials {
@@ -102,20 +98,31 @@ impl Room {
 
     /// Takes the offer's sections over, and ends tracks that are in it no more.
     fn note_sections(&mut self, core: &mut Core, key: ParticipantKey, sdp: &Description) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(publisher) = &mut participant.publisher else { return };
-        let mut ended = Vec::new();
-        let offered: BTreeSet<&str> =
-            sdp.sections.iter().map(|section| section.mid.as_str()).collect();
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let Some(publisher) = &mut participant.publisher else {
+            return;
+        };
+        let (mut ended, mut unplaced) = (Vec::new(), Vec::new());
+        // A place may be taken by a section with another mid (RFC 8829 5.2.2).
         publisher.sections.retain(|mid, section| {
-            let stays = offered.contains(mid.as_str());
-            if let (false, Incoming::Bound { track, .. }) = (stays, &section.incoming) {
-                ended.push(*track);
+            let stays =
+                sdp.section(mid).is_some_and(|offered| offered.media_kind() == Some(section.kind));
+            if !stays {
+                if let Incoming::Bound { track, .. } = section.incoming {
+                    ended.push(track);
+                }
+                if let Outgoing::Sending(track) = section.outgoing {
+                    unplaced.push(track);
+                }
             }
             stays
         });
         for (index, section) in sdp.sections.iter().enumerate() {
-            let Some(kind) = section.media_kind() else { continue };
+            let Some(kind) = section.media_kind() else {
+                continue;
+            };
             if section.mid.is_empty() {
                 continue;
             }
@@ -142,18 +149,27 @@ impl Room {
         for track in ended {
             self.end_track(core, track);
         }
+        for track in unplaced {
+            self.restart_subscription(core, key, track);
+        }
     }
 
     /// Which announced or bound track each section of the offer is.
     fn match_media(&self, key: ParticipantKey, sdp: &Description) -> Vec<Option<TrackKey>> {
         let mut matched = vec![None; sdp.sections.len()];
-        let Some(participant) = self.participants.get(&key) else { return matched };
-        let Some(publisher) = &participant.publisher else { return matched };
+        let Some(participant) = self.participants.get(&key) else {
+            return matched;
+        };
+        let Some(publisher) = &participant.publisher else {
+            return matched;
+        };
         let mut open: Vec<TrackKey> = participant.pending.clone();
         let mut unknown = Vec::new();
         for (index, section) in sdp.sections.iter().enumerate() {
             let sends = !section.is_rejected() && section.direction.sends();
-            let Some(kind) = section.media_kind().filter(|_| sends) else { continue };
+            let Some(kind) = section.media_kind().filter(|_| sends) else {
+                continue;
+            };
             let known = publisher.sections.get(&section.mid).map(|known| &known.incoming);
             if let Some(Incoming::Bound { track, .. }) = known {
                 matched[index] = Some(*track);
@@ -189,7 +205,9 @@ impl Room {
             return;
         }
         for section in &sdp.sections {
-            let Some(kind) = section.media_kind() else { continue };
+            let Some(kind) = section.media_kind() else {
+                continue;
+            };
             let free = |known: &MediaSection| known.receives && known.outgoing == Outgoing::Free;
             let is_free = self
                 .participants
@@ -199,7 +217,9 @@ impl Room {
             if !is_free {
                 continue;
             }
-            let Some(track) = self.next_waiting(core, key, kind, section) else { continue };
+            let Some(track) = self.next_waiting(core, key, kind, section) else {
+                continue;
+            };
             let publisher = self.participants.get_mut(&key).and_then(|one| one.publisher.as_mut());
             if let Some(known) =
                 publisher.and_then(|publisher| publisher.sections.get_mut(&section.mid))
@@ -263,9 +283,13 @@ impl Room {
             .zip(&matched)
             .map(|(section, track)| self.decide(key, section, *track))
             .collect();
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let protocols = participant.protocols.clone();
-        let Some(publisher) = &mut participant.publisher else { return };
+        let Some(publisher) = &mut participant.publisher else {
+            return;
+        };
         let local = publisher.transport.describe(core, &protocols);
         publisher.asked = Asked::default();
         participant.negotiated_at = Some(core.now);
@@ -294,10 +318,8 @@ impl Room {
             self.note_outgoing(core, key, &mid, negotiated);
         }
         for (track, media) in received {
-            let is_new = self
-                .participants
-                .get(&key)
-                .is_some_and(|one| !one.tracks.contains(&track));
+            let is_new =
+                self.participants.get(&key).is_some_and(|one| !one.tracks.contains(&track));
             if is_new {
                 self.bind(core, key, track, media);
             }
@@ -388,7 +410,9 @@ impl Room {
         mid: &str,
         negotiated: Negotiated,
     ) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let Some(known) =
             participant.publisher.as_mut().and_then(|publisher| publisher.sections.get_mut(mid))
         else {
@@ -420,7 +444,9 @@ impl Room {
         bound: &[(TrackKey, OfferedMedia)],
     ) -> BTreeMap<String, TrackUid> {
         let mut tracks = BTreeMap::new();
-        let Some(participant) = self.participants.get(&key) else { return tracks };
+        let Some(participant) = self.participants.get(&key) else {
+            return tracks;
+        };
         let uid = |track: &TrackKey| self.tracks.get(track).map(|track| track.uid.clone());
         for (track, media) in bound {
             tracks.extend(uid(track).map(|uid| (media.mid.clone(), uid)));
@@ -431,98 +457,6 @@ impl Room {
             }
         }
         tracks
-    }
-
-    /// Collects what is to be negotiated a little longer.
-    pub(crate) fn request_negotiation(&mut self, core: &mut Core, key: ParticipantKey) {
-        let place = self.place(key);
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let timers = &core.config.timers;
-        let busy = participant
-            .negotiated_at
-            .is_some_and(|at| at + timers.negotiation_busy > core.now);
-        let wait = if busy { timers.negotiation_busy } else { timers.negotiation_idle };
-        let due = core.now + wait;
-        if participant.negotiate_at.is_none_or(|at| at <= core.now) {
-            participant.negotiate_at = Some(due);
-            core.timers.arm(due, Timer::Negotiate(place));
-        }
-    }
-
-    pub(crate) fn negotiation_due(&mut self, core: &mut Core, key: ParticipantKey) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        if participant.negotiate_at.is_none_or(|at| at > core.now) {
-            return;
-        }
-        participant.negotiate_at = None;
-        if participant.session().is_none() {
-            return;
-        }
-        match participant.mode {
-            TransportMode::Single => self.ask_for_sections(core, key),
-            TransportMode::Dual => self.offer_if_changed(core, key),
-        }
-    }
-
-    /// Single mode: asks the client to offer, with as many sections as are
-    /// lacking beyond those it was asked for already. The first offer comes
-    /// without being asked.
-    fn ask_for_sections(&mut self, core: &mut Core, key: ParticipantKey) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(publisher) = &mut participant.publisher else { return };
-        let mut leaving = false;
-        let mut free = Counts::default();
-        for section in publisher.sections.values() {
-            match section.outgoing {
-                Outgoing::Free if section.receives => free.add(section.kind),
-                Outgoing::Leaving => leaving = true,
-                Outgoing::Free | Outgoing::Sending(_) => {}
-            }
-        }
-        let mut waiting = Counts::default();
-        for subscription in participant.subscriptions.values() {
-            if subscription.stage == Stage::Waiting {
-                waiting.add(subscription.kind);
-            }
-        }
-        let asked = publisher.asked;
-        let audio = waiting.audio.saturating_sub(free.audio).saturating_sub(asked.audio);
-        let video = waiting.video.saturating_sub(free.video).saturating_sub(asked.video);
-        let is_due = leaving || waiting != Counts::default();
-        let is_news = audio + video > 0 || !asked.offer;
-        if is_due && is_news {
-            publisher.asked = Asked {
-                offer: true,
-                audio: asked.audio + audio,
-                video: asked.video + video,
-            };
-            self.tell(core, key, Event::MediaSectionsNeeded { audio, video });
-        }
-    }
-
-    /// A subscribed track's section is free for another, once the client knows.
-    pub(crate) fn leave_section(&mut self, key: ParticipantKey, track: TrackKey) {
-        let publisher = self.participants.get_mut(&key).and_then(|one| one.publisher.as_mut());
-        for section in publisher.into_iter().flat_map(|it| it.sections.values_mut()) {
-            if section.outgoing == Outgoing::Sending(track) {
-                section.outgoing = Outgoing::Leaving;
-            }
-        }
-    }
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Counts {
-    audio: u32,
-    video: u32,
-}
-
-impl Counts {
-    const fn add(&mut self, kind: MediaKind) {
-        match kind {
-            MediaKind::Audio => self.audio += 1,
-            MediaKind::Video => self.video += 1,
-        }
     }
 }
 

@@ -70,6 +70,8 @@ pub(crate) struct Participant {
     pub(crate) subscriptions: BTreeMap<TrackKey, Subscription>,
     next_ssrc: u32,
     pub(crate) wishes: BTreeMap<TrackUid, Wish>,
+    /// When the next wish ends.
+    pub(crate) wishes_at: Option<Instant>,
     /// Tracks it was told that it may not have.
     pub(crate) forbidden: BTreeSet<TrackKey>,
     /// Who left while nobody listened. None if they were too many.
@@ -180,6 +182,7 @@ impl Participant {
             subscriptions: BTreeMap::new(),
             next_ssrc: first_ssrc,
             wishes: BTreeMap::new(),
+            wishes_at: None,
             forbidden: BTreeSet::new(),
             departed: Some(Vec::new()),
             data: DataState::default(),

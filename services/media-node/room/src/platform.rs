@@ -84,7 +84,9 @@ impl Room {
         key: ParticipantKey,
         update: ParticipantUpdate,
     ) -> Result<(), ControlError> {
-        let Some(participant) = self.participants.get(&key) else { return Ok(()) };
+        let Some(participant) = self.participants.get(&key) else {
+            return Ok(());
+        };
         let attributes = merged(&participant.attributes, update.attributes);
         check_sizes(
             &core.config.limits,
@@ -92,7 +94,9 @@ impl Room {
             update.metadata.as_deref().unwrap_or_default(),
             &attributes,
         )?;
-        let Some(participant) = self.participants.get_mut(&key) else { return Ok(()) };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return Ok(());
+        };
         participant.attributes = attributes;
         if let Some(name) = update.display_name {
             participant.display_name = name;
@@ -108,12 +112,7 @@ impl Room {
     }
 
     /// The client changes what is told of it.
-    pub(crate) fn update_self(
-        &mut self,
-        core: &mut Core,
-        key: ParticipantKey,
-        update: UpdateSelf,
-    ) {
+    pub(crate) fn update_self(&mut self, core: &mut Core, key: ParticipantKey, update: UpdateSelf) {
         let request = RequestReference::UpdateSelf(update.request_id);
         let (outcome, message) = match self.apply_own_update(core, key, update) {
             Ok(()) => (RequestOutcome::Done, ""),
@@ -153,13 +152,17 @@ impl Room {
     /// A new permission takes away at once what it does not allow, and gives
     /// what it does.
     fn set_permission(&mut self, core: &mut Core, key: ParticipantKey, permission: Permission) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let was_hidden = participant.permission.hidden;
         participant.permission = permission;
         if participant.permission.hidden && !was_hidden {
-            self.hide(key);
+            self.hide(core, key);
         }
-        let Some(participant) = self.participants.get(&key) else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
         let permission = participant.permission.clone();
         let lost: Vec<_> = participant
             .tracks
@@ -183,14 +186,17 @@ impl Room {
         self.flush_changes(core);
         // Who may subscribe, and to whom, may have changed both ways.
         self.reconcile_subscriber(core, key);
+        self.reconcile_data_tracks(core, key);
         for track in kept {
             self.reconcile_track(core, track);
         }
     }
 
     /// Others see the participant no more.
-    fn hide(&mut self, key: ParticipantKey) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+    fn hide(&mut self, core: &mut Core, key: ParticipantKey) {
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         if !std::mem::replace(&mut participant.announced, false) {
             return;
         }
@@ -200,7 +206,11 @@ impl Room {
         let left = Arc::clone(&participant.view);
         participant.phase = phase;
         participant.renew_view(&self.tracks);
+        let data_tracks = left.data_tracks.clone();
         self.mark_left(key, left);
+        for track in data_tracks {
+            self.withdraw_data_track(core, &track.uid);
+        }
     }
 
     fn end_all_data_tracks(&mut self, core: &mut Core, key: ParticipantKey) {

@@ -108,7 +108,9 @@ impl Room {
         let uid = TrackUid::from_raw(core.new_uid(uid_prefix(kind, request.source)));
         let track = core.new_track();
         let place = self.place(key);
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         choose_codecs(&mut request, kind, &participant.publish_codecs);
         request.layers.sort_by_key(|layer| layer.quality);
         let client_track_id = request.client_track_id.clone();
@@ -178,9 +180,8 @@ impl Room {
     /// The oldest announced track of a kind.
     pub(crate) fn first_pending(&self, key: ParticipantKey, kind: MediaKind) -> Option<TrackKey> {
         let participant = self.participants.get(&key)?;
-        let fits = |track: &&TrackKey| {
-            self.tracks.get(*track).is_some_and(|track| track.kind == kind)
-        };
+        let fits =
+            |track: &&TrackKey| self.tracks.get(*track).is_some_and(|track| track.kind == kind);
         participant.pending.iter().find(fits).copied()
     }
 
@@ -192,9 +193,15 @@ impl Room {
         track: TrackKey,
         media: OfferedMedia,
     ) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(publisher) = &mut participant.publisher else { return };
-        let Some(section) = publisher.sections.get_mut(&media.mid) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let Some(publisher) = &mut participant.publisher else {
+            return;
+        };
+        let Some(section) = publisher.sections.get_mut(&media.mid) else {
+            return;
+        };
         section.incoming = Incoming::Bound { track, media_id: media.media_id.clone() };
         participant.pending.retain(|other| *other != track);
         if !participant.tracks.contains(&track) {
@@ -208,7 +215,9 @@ impl Room {
 
     /// Hands a bound track's media to the forwarding core, anew if it changed.
     pub(crate) fn publish(&mut self, core: &mut Core, track: TrackKey, media: &OfferedMedia) {
-        let Some(known) = self.tracks.get_mut(&track) else { return };
+        let Some(known) = self.tracks.get_mut(&track) else {
+            return;
+        };
         let Some(publisher) =
             self.participants.get(&known.publisher).and_then(|one| one.publisher.as_ref())
         else {
@@ -234,7 +243,9 @@ impl Room {
     /// Ends a track, announced or published. Its publisher is not told.
     pub(crate) fn end_track(&mut self, core: &mut Core, key: TrackKey) {
         self.drop_subscribers(core, key);
-        let Some(track) = self.tracks.remove(&key) else { return };
+        let Some(track) = self.tracks.remove(&key) else {
+            return;
+        };
         self.by_track_uid.remove(&track.uid);
         core.directory.tracks.remove(&key);
         if track.published.is_some() {
@@ -244,7 +255,9 @@ impl Room {
             participant.wishes.remove(&track.uid);
             participant.forbidden.remove(&key);
         }
-        let Some(participant) = self.participants.get_mut(&track.publisher) else { return };
+        let Some(participant) = self.participants.get_mut(&track.publisher) else {
+            return;
+        };
         participant.tracks.retain(|other| *other != key);
         participant.pending.retain(|other| *other != key);
         if let Some(publisher) = &mut participant.publisher {
@@ -263,12 +276,16 @@ impl Room {
     /// Announces requests that waited for a track that is gone now.
     pub(crate) fn serve_queued(&mut self, core: &mut Core, key: ParticipantKey) {
         loop {
-            let Some(participant) = self.participants.get(&key) else { return };
+            let Some(participant) = self.participants.get(&key) else {
+                return;
+            };
             let free = participant
                 .queued
                 .iter()
                 .position(|request| !self.uses_client_id(participant, &request.client_track_id));
-            let Some(participant) = self.participants.get_mut(&key) else { return };
+            let Some(participant) = self.participants.get_mut(&key) else {
+                return;
+            };
             let Some(request) = free.and_then(|index| participant.queued.remove(index)) else {
                 return;
             };
@@ -308,7 +325,9 @@ impl Room {
 
     /// Mutes or unmutes, and tells whether that changed anything.
     pub(crate) fn set_muted(&mut self, core: &mut Core, key: TrackKey, muted: bool) -> bool {
-        let Some(track) = self.tracks.get_mut(&key) else { return false };
+        let Some(track) = self.tracks.get_mut(&key) else {
+            return false;
+        };
         if track.declared.muted == muted {
             return false;
         }
@@ -334,8 +353,12 @@ impl Room {
         {
             return;
         }
-        let Some(key) = self.track_of(key, &update.track) else { return };
-        let Some(track) = self.tracks.get_mut(&key) else { return };
+        let Some(key) = self.track_of(key, &update.track) else {
+            return;
+        };
+        let Some(track) = self.tracks.get_mut(&key) else {
+            return;
+        };
         let declared = &mut track.declared;
         if update.width > 0 {
             declared.width = update.width;
@@ -359,7 +382,9 @@ impl Room {
 
     /// Media of a track arrives: its codec is known for certain.
     pub(crate) fn track_started(&mut self, core: &mut Core, key: TrackKey, codec: Codec) {
-        let Some(track) = self.tracks.get_mut(&key) else { return };
+        let Some(track) = self.tracks.get_mut(&key) else {
+            return;
+        };
         if track.codec == Some(codec) {
             return;
         }
@@ -378,7 +403,6 @@ impl Room {
     pub(crate) fn uid_of(&self, key: ParticipantKey) -> Option<ParticipantUid> {
         self.participants.get(&key).map(|one| one.uid.clone())
     }
-
 }
 
 /// Clients read the kind and source of a track out of its uid.
@@ -409,9 +433,8 @@ fn choose_codecs(request: &mut AddTrack, kind: MediaKind, allowed: &[Codec]) {
     let may = |codec: &Codec| of_kind(codec) && (!restricts || allowed.contains(codec));
     let first = &request.codecs[0];
     let wanted = Codec::from_mime_type(&first.mime_type).filter(may);
-    let best = || {
-        allowed.iter().copied().find(of_kind).or_else(|| Codec::ALL.into_iter().find(of_kind))
-    };
+    let best =
+        || allowed.iter().copied().find(of_kind).or_else(|| Codec::ALL.into_iter().find(of_kind));
     let client_track_id = if first.client_track_id.is_empty() {
         request.client_track_id.clone()
     } else {

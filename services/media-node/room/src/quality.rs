@@ -83,9 +83,13 @@ impl Room {
         let mut changed: Vec<(ParticipantKey, ConnectionQuality)> = Vec::new();
         let mut is_measured = false;
         for key in keys {
-            let Some((grade, score, measured)) = self.judge(core.now, key) else { continue };
+            let Some((grade, score, measured)) = self.judge(core.now, key) else {
+                continue;
+            };
             is_measured |= measured;
-            let Some(participant) = self.participants.get_mut(&key) else { continue };
+            let Some(participant) = self.participants.get_mut(&key) else {
+                continue;
+            };
             let before = participant.quality.told.map(|(grade, _)| grade);
             if before != Some(grade) {
                 participant.quality.told = Some((grade, score));
@@ -129,7 +133,9 @@ impl Room {
 
     fn tell_qualities(&self, core: &mut Core, changed: &[(ParticipantKey, ConnectionQuality)]) {
         for (key, listener) in &self.participants {
-            let Some(session) = listener.session() else { continue };
+            let Some(session) = listener.session() else {
+                continue;
+            };
             let told: Vec<ConnectionQuality> = changed
                 .iter()
                 .filter(|(subject, quality)| {
@@ -159,7 +165,8 @@ const SCORE_BEST: f32 = 4.41;
 /// round trip and a buffer of twice the jitter; loss as for codecs with repair
 /// and concealment (2.5 points for each of the first ten per cent).
 fn score(loss_ratio: f32, rtt: Option<Duration>, jitter: Duration) -> f32 {
-    let loss_percent = if loss_ratio.is_finite() { loss_ratio.clamp(0.0, 1.0) * 100.0 } else { 0.0 };
+    let loss_percent =
+        if loss_ratio.is_finite() { loss_ratio.clamp(0.0, 1.0) * 100.0 } else { 0.0 };
     let one_way = rtt.unwrap_or_default().as_secs_f32() * 500.0;
     let delay_millis = one_way + jitter.as_secs_f32() * 2000.0;
     let delay_impairment = 0.024 * delay_millis + 0.11 * (delay_millis - 177.3).max(0.0);

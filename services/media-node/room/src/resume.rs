@@ -11,7 +11,9 @@ use crate::transport::Asked;
 impl Room {
     /// What follows the first event of a resumed session.
     pub(crate) fn after_resume(&mut self, core: &mut Core, key: ParticipantKey) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let mode = participant.mode;
         if let Some(publisher) = &mut participant.publisher {
             // What the client was asked for may never have reached it.
@@ -45,7 +47,9 @@ impl Room {
             self.update_subscription(core, key, subscription);
         }
         for uid in &state.disabled {
-            let Some(participant) = self.participants.get(&key) else { return };
+            let Some(participant) = self.participants.get(&key) else {
+                return;
+            };
             let settings = TrackSettings { disabled: true, ..participant.settings(uid) };
             self.update_settings(core, key, std::slice::from_ref(uid), settings);
         }

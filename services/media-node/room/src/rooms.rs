@@ -118,7 +118,9 @@ impl Rooms {
     /// Ends a room, unless a higher epoch is known.
     pub fn release_room(&mut self, now: Instant, id: &RoomId, epoch: Epoch, reason: CloseReason) {
         self.core.now = now;
-        let Some(key) = self.by_id.get(id).copied() else { return };
+        let Some(key) = self.by_id.get(id).copied() else {
+            return;
+        };
         if self.rooms.get(&key).is_none_or(|room| room.epoch > epoch) {
             return;
         }
@@ -146,7 +148,9 @@ impl Rooms {
     /// Takes what a participant wants.
     pub fn handle_command(&mut self, now: Instant, session: SessionKey, command: Command) {
         self.core.now = now;
-        let Some(place) = self.core.directory.sessions.get(&session).copied() else { return };
+        let Some(place) = self.core.directory.sessions.get(&session).copied() else {
+            return;
+        };
         if let Some(room) = self.rooms.get_mut(&place.room) {
             room.handle_command(&mut self.core, place.participant, command);
             room.settle(&mut self.core);
@@ -156,7 +160,9 @@ impl Rooms {
     /// The session's stream broke: its participant is kept for a while.
     pub fn session_lost(&mut self, now: Instant, session: SessionKey) {
         self.core.now = now;
-        let Some(place) = self.core.directory.sessions.remove(&session) else { return };
+        let Some(place) = self.core.directory.sessions.remove(&session) else {
+            return;
+        };
         if let Some(room) = self.rooms.get_mut(&place.room) {
             room.detach(&mut self.core, place.participant);
             room.settle(&mut self.core);
@@ -211,7 +217,9 @@ impl Rooms {
     /// Takes what happened to transports and tracks.
     pub fn handle_media(&mut self, now: Instant, event: MediaEvent) {
         self.core.now = now;
-        let Some(place) = self.place_of(&event) else { return };
+        let Some(place) = self.place_of(&event) else {
+            return;
+        };
         if let Some(room) = self.rooms.get_mut(&place.room) {
             room.handle_media(&mut self.core, place.participant, event);
             room.settle(&mut self.core);
@@ -300,9 +308,10 @@ impl Rooms {
         if let Some((key, room)) = current {
             let same_incarnation = |uid: &RoomUid| *uid == room.properties.uid;
             let is_newer = room.epoch < request.epoch;
-            let replaced = request.properties.as_ref().is_some_and(|properties| {
-                is_newer && !same_incarnation(&properties.uid)
-            });
+            let replaced = request
+                .properties
+                .as_ref()
+                .is_some_and(|properties| is_newer && !same_incarnation(&properties.uid));
             if !replaced {
                 return Ok(key);
             }

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_model::media::{Codec, MediaKind, TrackSource};
-use headwater_model::{
-    Bitrate, Epoch, Identity, ParticipantUid, Permission, RoomId, TrackUid,
-};
+use headwater_model::{Bitrate, Epoch, Identity, ParticipantUid, Permission, RoomId, TrackUid};
 use headwater_sdp::CandidateProtocol;
 
 use crate::view::{

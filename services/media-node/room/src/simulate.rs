@@ -46,7 +46,9 @@ impl Room {
         key: ParticipantKey,
         protocol: CandidateProtocol,
     ) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         participant.protocols = vec![protocol];
         let (identity, mode) = (participant.identity.clone(), participant.mode);
         self.remember_protocol(&identity, protocol);

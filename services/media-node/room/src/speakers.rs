@@ -16,7 +16,7 @@ use crate::timers::Timer;
 /// long they are collected.
 const COLLECT: Duration = Duration::from_millis(20);
 /// Longest speech that is pretended.
-const PRETENDED_SECONDS_MAX: u32 = 3600;
+const PRETENDED_SECONDS_MAX: u32 = 600;
 
 /// How loud a participant is.
 #[derive(Debug, Default)]
@@ -25,6 +25,8 @@ pub(crate) struct Speech {
     now: Loudness,
     told: Loudness,
     pretended_until: Option<Instant>,
+    /// When it is looked whether the pretence is over.
+    pretence_at: Option<Instant>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -51,14 +53,10 @@ impl Loudness {
 
 impl Room {
     /// A track is louder or quieter.
-    pub(crate) fn track_heard(
-        &mut self,
-        core: &mut Core,
-        key: TrackKey,
-        level: f32,
-        active: bool,
-    ) {
-        let Some(track) = self.tracks.get_mut(&key) else { return };
+    pub(crate) fn track_heard(&mut self, core: &mut Core, key: TrackKey, level: f32, active: bool) {
+        let Some(track) = self.tracks.get_mut(&key) else {
+            return;
+        };
         track.level = if level.is_finite() { level } else { 0.0 };
         track.is_heard = active;
         let publisher = track.publisher;
@@ -67,7 +65,9 @@ impl Room {
 
     /// Takes stock of a participant's loudness.
     pub(crate) fn speech_of(&mut self, core: &mut Core, key: ParticipantKey) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let loudest = participant
             .tracks
             .iter()
@@ -96,7 +96,9 @@ impl Room {
         self.speakers_at = None;
         let mut changed: Vec<(ParticipantKey, Speaker)> = Vec::new();
         for key in std::mem::take(&mut self.speech_changed) {
-            let Some(participant) = self.participants.get_mut(&key) else { continue };
+            let Some(participant) = self.participants.get_mut(&key) else {
+                continue;
+            };
             let speech = &mut participant.speech;
             if speech.now != speech.told {
                 speech.told = speech.now;
@@ -105,7 +107,9 @@ impl Room {
             }
         }
         for (key, listener) in &self.participants {
-            let Some(session) = listener.session() else { continue };
+            let Some(session) = listener.session() else {
+                continue;
+            };
             let heard: Vec<Speaker> = changed
                 .iter()
                 .filter(|(speaker, _)| speaker == key || self.receives(listener, *speaker))
@@ -140,7 +144,9 @@ impl Room {
 
     /// A participant who took its session up learns who speaks and how all do.
     pub(crate) fn tell_speech_and_quality(&self, core: &mut Core, key: ParticipantKey) {
-        let Some(listener) = self.participants.get(&key) else { return };
+        let Some(listener) = self.participants.get(&key) else {
+            return;
+        };
         let known = self.participants.values().filter(|one| self.receives(listener, one.key));
         let (mut speakers, mut qualities) = (Vec::new(), Vec::new());
         for publisher in known {
@@ -158,15 +164,32 @@ impl Room {
     /// Test scenario: a participant is said to speak.
     pub(crate) fn pretend_speech(&mut self, core: &mut Core, key: ParticipantKey, seconds: u32) {
         let place = self.place(key);
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let seconds = seconds.min(PRETENDED_SECONDS_MAX);
         let until = core.now + Duration::from_secs(u64::from(seconds));
-        participant.speech.pretended_until = Some(until);
-        core.timers.arm(until, Timer::Speech(place));
+        let speech = &mut participant.speech;
+        speech.pretended_until = Some(until);
+        if speech.pretence_at.is_none_or(|at| at > until) {
+            speech.pretence_at = Some(until);
+            core.timers.arm(until, Timer::Speech(place));
+        }
         self.speech_of(core, key);
     }
 
     pub(crate) fn pretended_speech_due(&mut self, core: &mut Core, key: ParticipantKey) {
+        let place = self.place(key);
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let speech = &mut participant.speech;
+        if speech.pretence_at.is_some_and(|at| at <= core.now) {
+            speech.pretence_at = speech.pretended_until.filter(|until| *until > core.now);
+            if let Some(due) = speech.pretence_at {
+                core.timers.arm(due, Timer::Speech(place));
+            }
+        }
         self.speech_of(core, key);
     }
 }

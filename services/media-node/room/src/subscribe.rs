@@ -45,11 +45,14 @@ impl Room {
         if known.publisher == key {
             return;
         }
-        let Some(publisher) = self.participants.get(&known.publisher) else { return };
-        let Some(participant) = self.participants.get(&key) else { return };
+        let Some(publisher) = self.participants.get(&known.publisher) else {
+            return;
+        };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
         let wish = participant.wishes.get(&known.uid);
-        let is_wanted =
-            wish.and_then(|wish| wish.subscribe).unwrap_or(participant.auto_subscribe);
+        let is_wanted = wish.and_then(|wish| wish.subscribe).unwrap_or(participant.auto_subscribe);
         let is_visible = !publisher.permission.hidden;
         let is_allowed = allows(&publisher.allow, participant, &known.uid);
         let is_due = is_wanted && is_visible && is_allowed && participant.permission.can_subscribe;
@@ -73,7 +76,9 @@ impl Room {
         track: TrackKey,
         allowed: bool,
     ) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let is_news = if allowed {
             participant.forbidden.remove(&track)
         } else {
@@ -98,8 +103,12 @@ impl Room {
 
     fn start_subscription(&mut self, core: &mut Core, key: ParticipantKey, track: TrackKey) {
         let limit = core.config.limits.subscriptions;
-        let Some(known) = self.tracks.get_mut(&track) else { return };
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(known) = self.tracks.get_mut(&track) else {
+            return;
+        };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         if participant.subscriptions.len() >= limit {
             return;
         }
@@ -122,13 +131,20 @@ impl Room {
         mid: String,
         negotiated: Negotiated,
     ) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let settings = self.tracks.get(&track).map(|track| participant.settings(&track.uid));
-        let Some(transport) = participant.transport(transport).map(|transport| transport.key) else {
+        let Some(participant) = self.participants.get_mut(&key) else {
             return;
         };
-        let Some(known) = self.tracks.get(&track) else { return };
-        let Some(subscription) = participant.subscriptions.get_mut(&track) else { return };
+        let settings = self.tracks.get(&track).map(|track| participant.settings(&track.uid));
+        let Some(transport) = participant.transport(transport).map(|transport| transport.key)
+        else {
+            return;
+        };
+        let Some(known) = self.tracks.get(&track) else {
+            return;
+        };
+        let Some(subscription) = participant.subscriptions.get_mut(&track) else {
+            return;
+        };
         if !known.is_carried_by(&codecs_of(&negotiated.codecs)) {
             self.refuse_subscription(core, key, track, SubscriptionFailure::CodecUnsupported);
             return;
@@ -164,7 +180,9 @@ impl Room {
 
     /// The publisher learns of its first subscriber.
     fn first_subscriber(&mut self, core: &mut Core, track: TrackKey) {
-        let Some(track) = self.tracks.get_mut(&track) else { return };
+        let Some(track) = self.tracks.get_mut(&track) else {
+            return;
+        };
         if !std::mem::replace(&mut track.was_subscribed, true) {
             let (publisher, track) = (track.publisher, track.uid.clone());
             self.tell(core, publisher, Event::TrackSubscribed { track });
@@ -182,7 +200,9 @@ impl Room {
         let uid = self.tracks.get(&track).map(|track| track.uid.clone());
         let subscription =
             self.participants.get_mut(&key).and_then(|one| one.subscriptions.get_mut(&track));
-        let Some((subscription, uid)) = subscription.zip(uid) else { return };
+        let Some((subscription, uid)) = subscription.zip(uid) else {
+            return;
+        };
         let before = std::mem::replace(&mut subscription.stage, Stage::Refused);
         if before == Stage::Refused {
             return;
@@ -202,8 +222,12 @@ impl Room {
         key: ParticipantKey,
         track: TrackKey,
     ) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(old) = participant.subscriptions.remove(&track) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let Some(old) = participant.subscriptions.remove(&track) else {
+            return;
+        };
         if let Stage::Live { .. } = old.stage {
             core.order(MediaCommand::Unsubscribe { subscription: old.key });
         }
@@ -217,8 +241,12 @@ impl Room {
         key: ParticipantKey,
         track: TrackKey,
     ) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(old) = participant.subscriptions.remove(&track) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let Some(old) = participant.subscriptions.remove(&track) else {
+            return;
+        };
         if let Some(track) = self.tracks.get_mut(&track) {
             track.subscribers.remove(&key);
         }
@@ -280,7 +308,9 @@ impl Room {
         let (place, limit) = (self.place(key), core.config.limits.wishes);
         for uid in &update.tracks {
             let known = self.by_track_uid.get(uid).copied();
-            let Some(participant) = self.participants.get_mut(&key) else { return };
+            let Some(participant) = self.participants.get_mut(&key) else {
+                return;
+            };
             let is_known = participant.wishes.contains_key(uid);
             if !is_known && participant.wishes.len() >= limit {
                 return;
@@ -298,7 +328,10 @@ impl Room {
                 }
                 None => {
                     wish.expires_at = Some(expires_at);
-                    core.timers.arm(expires_at, Timer::Wishes(place));
+                    if participant.wishes_at.is_none() {
+                        participant.wishes_at = Some(expires_at);
+                        core.timers.arm(expires_at, Timer::Wishes(place));
+                    }
                 }
             }
         }
@@ -306,7 +339,10 @@ impl Room {
 
     /// Wishes for tracks that did not come end.
     pub(crate) fn wishes_due(&mut self, core: &mut Core, key: ParticipantKey) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let place = self.place(key);
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let now: Instant = core.now;
         let mut failed = Vec::new();
         participant.wishes.retain(|uid, wish| {
@@ -316,6 +352,10 @@ impl Room {
             }
             !is_over
         });
+        participant.wishes_at = participant.wishes.values().filter_map(|it| it.expires_at).min();
+        if let Some(due) = participant.wishes_at {
+            core.timers.arm(due, Timer::Wishes(place));
+        }
         for track in failed {
             let failure = SubscriptionFailure::TrackNotFound;
             self.tell(core, key, Event::SubscriptionFailed { track, failure });
@@ -333,7 +373,9 @@ impl Room {
         let expires_at = core.now + core.config.timers.wish;
         let (place, limit) = (self.place(key), core.config.limits.wishes);
         for uid in tracks {
-            let Some(participant) = self.participants.get_mut(&key) else { return };
+            let Some(participant) = self.participants.get_mut(&key) else {
+                return;
+            };
             if !participant.wishes.contains_key(uid) && participant.wishes.len() >= limit {
                 return;
             }
@@ -343,7 +385,10 @@ impl Room {
                 Some(track) => self.retarget(core, key, track),
                 None => {
                     wish.expires_at = Some(expires_at);
-                    core.timers.arm(expires_at, Timer::Wishes(place));
+                    if participant.wishes_at.is_none() {
+                        participant.wishes_at = Some(expires_at);
+                        core.timers.arm(expires_at, Timer::Wishes(place));
+                    }
                 }
             }
         }
@@ -358,10 +403,16 @@ impl Room {
     }
 
     fn retarget(&mut self, core: &mut Core, key: ParticipantKey, track: TrackKey) {
-        let Some(known) = self.tracks.get(&track) else { return };
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(known) = self.tracks.get(&track) else {
+            return;
+        };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let wanted = known.target(&participant.settings(&known.uid));
-        let Some(subscription) = participant.subscriptions.get_mut(&track) else { return };
+        let Some(subscription) = participant.subscriptions.get_mut(&track) else {
+            return;
+        };
         let subscription_key = subscription.key;
         if let Stage::Live { target, .. } = &mut subscription.stage {
             if *target != wanted {
@@ -381,7 +432,9 @@ impl Room {
         key: ParticipantKey,
         permission: SubscriptionPermission,
     ) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let entries = match &permission {
             SubscriptionPermission::Everybody => 0,
             SubscriptionPermission::Only(allowed) => allowed.len(),
@@ -398,7 +451,9 @@ impl Room {
     /// A track arrives in another codec than was declared: who cannot take it
     /// is told.
     pub(crate) fn check_codec_of_subscribers(&mut self, core: &mut Core, track: TrackKey) {
-        let Some(known) = self.tracks.get(&track) else { return };
+        let Some(known) = self.tracks.get(&track) else {
+            return;
+        };
         let unfit: Vec<ParticipantKey> = known
             .subscribers
             .iter()
@@ -454,8 +509,7 @@ fn new_subscription(
 /// Whether a publisher lets somebody have a track.
 fn allows(permission: &SubscriptionPermission, who: &Participant, track: &TrackUid) -> bool {
     let is_meant = |uid: &Option<ParticipantUid>, identity: &Option<String>| {
-        let by_identity =
-            |name: &String| Identity::as_str(&who.identity) == name.as_str();
+        let by_identity = |name: &String| Identity::as_str(&who.identity) == name.as_str();
         uid.as_ref() == Some(&who.uid) || identity.as_ref().is_some_and(by_identity)
     };
     match permission {

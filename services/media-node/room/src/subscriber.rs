@@ -18,9 +18,7 @@ use crate::session::{
     CloseAction, CloseReason, Event, SessionDescription, SubscriptionFailure, TransportKind,
 };
 use crate::timers::Timer;
-use crate::transport::{
-    DATA_TRACK_LABEL, LOSSY_LABEL, RELIABLE_LABEL, Transport, TransportState,
-};
+use crate::transport::{DATA_TRACK_LABEL, LOSSY_LABEL, RELIABLE_LABEL, Transport, TransportState};
 
 /// The transport the node offers on.
 #[derive(Debug)]
@@ -36,7 +34,9 @@ impl Room {
     /// Makes the transport and its channels.
     pub(crate) fn open_subscriber_transport(&mut self, core: &mut Core, key: ParticipantKey) {
         let place = self.place(key);
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let transport = Transport::open(core);
         core.directory.transports.insert(transport.key, (place, TransportKind::Subscriber));
         for (label, reliability) in [
@@ -58,10 +58,18 @@ impl Room {
     /// Gives a subscribed track a section of the next offer. Without a free
     /// place it waits for one.
     pub(crate) fn attach_section(&mut self, key: ParticipantKey, track: TrackKey) {
-        let Some(sending) = self.sending(key, track) else { return };
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(subscriber) = &mut participant.subscriber else { return };
-        let Some(subscription) = participant.subscriptions.get_mut(&track) else { return };
+        let Some(sending) = self.sending(key, track) else {
+            return;
+        };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let Some(subscriber) = &mut participant.subscriber else {
+            return;
+        };
+        let Some(subscription) = participant.subscriptions.get_mut(&track) else {
+            return;
+        };
         if let Some(mid) = subscriber.offerer.attach(subscription.kind, sending) {
             subscription.stage = Stage::Offered { mid };
         }
@@ -89,10 +97,16 @@ impl Room {
     /// Offers all sections as they are now, in place of an offer not answered.
     pub(crate) fn offer_now(&mut self, core: &mut Core, key: ParticipantKey) {
         let place = self.place(key);
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(session) = participant.session() else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let Some(session) = participant.session() else {
+            return;
+        };
         let protocols = participant.protocols.clone();
-        let Some(subscriber) = &mut participant.subscriber else { return };
+        let Some(subscriber) = &mut participant.subscriber else {
+            return;
+        };
         let local = subscriber.transport.describe(core, &protocols);
         let offer = subscriber.offerer.offer(&local);
         subscriber.offer_id += 1;
@@ -111,8 +125,12 @@ impl Room {
 
     /// Restarts ICE with the next offer, which is made at once.
     pub(crate) fn restart_subscriber_transport(&mut self, core: &mut Core, key: ParticipantKey) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(subscriber) = &mut participant.subscriber else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let Some(subscriber) = &mut participant.subscriber else {
+            return;
+        };
         if subscriber.transport.remote.is_some() {
             subscriber.transport.restart_ice(core);
         }
@@ -126,19 +144,23 @@ impl Room {
         key: ParticipantKey,
         answer: &SessionDescription,
     ) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(subscriber) = &mut participant.subscriber else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let Some(subscriber) = &mut participant.subscriber else {
+            return;
+        };
         // Clients built on the Rust SDK answer with number 0.
         let is_old = answer.offer_id != 0 && answer.offer_id != subscriber.offer_id;
         if is_old || !subscriber.offerer.is_waiting() {
             return;
         }
-        let read = Description::parse(&answer.sdp).map_err(|error| describe(&error)).and_then(|sdp| {
-            let remote = sdp.remote_transport().map_err(|error| describe(&error))?;
-            let accepted =
-                subscriber.offerer.accept(&sdp).map_err(|error| describe(&error))?;
-            Ok((remote, accepted))
-        });
+        let read =
+            Description::parse(&answer.sdp).map_err(|error| describe(&error)).and_then(|sdp| {
+                let remote = sdp.remote_transport().map_err(|error| describe(&error))?;
+                let accepted = subscriber.offerer.accept(&sdp).map_err(|error| describe(&error))?;
+                Ok((remote, accepted))
+            });
         let (remote, accepted) = match read {
             Ok(read) => read,
             Err(message) => {
@@ -160,7 +182,9 @@ impl Room {
         subscriber.offered_at = None;
         subscriber.transport.set_remote(core, remote);
         for section in accepted {
-            let Some(track) = self.track_of_section(key, &section.mid) else { continue };
+            let Some(track) = self.track_of_section(key, &section.mid) else {
+                continue;
+            };
             if section.codecs.is_empty() {
                 let failure = SubscriptionFailure::CodecUnsupported;
                 self.refuse_subscription(core, key, track, failure);
@@ -201,7 +225,9 @@ impl Room {
 
     /// Sections may have become free for those that found none.
     fn give_waiting_sections(&mut self, key: ParticipantKey) {
-        let Some(participant) = self.participants.get(&key) else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
         let waiting: Vec<TrackKey> = participant
             .subscriptions
             .iter()
@@ -215,8 +241,12 @@ impl Room {
 
     /// An offer went unanswered for too long: the client starts over.
     pub(crate) fn answer_due(&mut self, core: &mut Core, key: ParticipantKey) {
-        let Some(participant) = self.participants.get(&key) else { return };
-        let Some(subscriber) = &participant.subscriber else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
+        let Some(subscriber) = &participant.subscriber else {
+            return;
+        };
         let wait = core.config.timers.answer;
         let is_over = participant.session().is_some()
             && subscriber.offerer.is_waiting()

@@ -120,10 +120,7 @@ impl Track {
 
     /// As its publisher sees it.
     pub(crate) fn view_of_publisher(&self) -> TrackView {
-        TrackView {
-            client_track_id: Some(self.declared.client_track_id.clone()),
-            ..self.view()
-        }
+        TrackView { client_track_id: Some(self.declared.client_track_id.clone()), ..self.view() }
     }
 
     fn is_simulcast(&self) -> bool {

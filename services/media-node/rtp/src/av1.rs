@@ -92,10 +92,7 @@ impl<'a> Iterator for ObuElements<'a> {
         self.rest = &rest[size..];
         self.counted = self.counted.map(|left| left - 1);
         let begins = !core::mem::take(&mut self.continues);
-        let kind = bytes
-            .first()
-            .filter(|_| begins)
-            .map(|head| head >> 3 & 0x0f);
+        let kind = bytes.first().filter(|_| begins).map(|head| head >> 3 & 0x0f);
         Some(ObuElement { kind, bytes })
     }
 }
@@ -145,14 +142,8 @@ mod tests {
         assert_eq!(
             elements,
             [
-                ObuElement {
-                    kind: Some(1),
-                    bytes: &[0x08, 1, 2]
-                },
-                ObuElement {
-                    kind: Some(6),
-                    bytes: &[0x30, 7, 7]
-                },
+                ObuElement { kind: Some(1), bytes: &[0x08, 1, 2] },
+                ObuElement { kind: Some(6), bytes: &[0x30, 7, 7] },
             ]
         );
         assert!(is_keyframe_start(&payload));
@@ -162,23 +153,14 @@ mod tests {
     fn a_continued_element_has_no_type() {
         let payload = [0x90, 0x08, 1];
         let elements: Vec<_> = obu_elements(&payload).unwrap().collect();
-        assert_eq!(
-            elements,
-            [ObuElement {
-                kind: None,
-                bytes: &[0x08, 1]
-            }]
-        );
+        assert_eq!(elements, [ObuElement { kind: None, bytes: &[0x08, 1] }]);
         assert!(!is_keyframe_start(&payload));
     }
 
     #[test]
     fn an_uncounted_list_has_a_length_in_front_of_each() {
         let payload = [0x00, 1, 0x30, 2, 0x08, 9];
-        let kinds: Vec<_> = obu_elements(&payload)
-            .unwrap()
-            .map(|element| element.kind)
-            .collect();
+        let kinds: Vec<_> = obu_elements(&payload).unwrap().map(|element| element.kind).collect();
         assert_eq!(kinds, [Some(6), Some(1)]);
     }
 
@@ -190,14 +172,8 @@ mod tests {
 
     #[test]
     fn a_new_sequence_that_continues_is_invalid() {
-        assert_eq!(
-            AggregationHeader::parse(&[0x88, 0]),
-            Err(DescriptorError::Invalid)
-        );
-        assert_eq!(
-            AggregationHeader::parse(&[0x08]),
-            Err(DescriptorError::Truncated)
-        );
+        assert_eq!(AggregationHeader::parse(&[0x88, 0]), Err(DescriptorError::Invalid));
+        assert_eq!(AggregationHeader::parse(&[0x08]), Err(DescriptorError::Truncated));
     }
 
     proptest! {

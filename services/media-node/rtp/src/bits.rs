@@ -21,10 +21,7 @@ impl<'a> BitReader<'a> {
         let mut value = 0_u64;
         let mut left = count;
         while left > 0 {
-            let byte = *self
-                .bytes
-                .get(self.at / 8)
-                .ok_or(DescriptorError::Truncated)?;
+            let byte = *self.bytes.get(self.at / 8).ok_or(DescriptorError::Truncated)?;
             let available = 8 - (self.at % 8) as u32;
             let take = left.min(available);
             let chunk = (u32::from(byte) >> (available - take)) & ((1 << take) - 1);
@@ -91,11 +88,7 @@ impl<'a> BitWriter<'a> {
 
     pub(crate) fn non_symmetric(&mut self, value: u32, n: u32) -> Result<(), WriteError> {
         let (width, short) = non_symmetric_code(n);
-        if value < short {
-            self.bits(value, width - 1)
-        } else {
-            self.bits(value + short, width)
-        }
+        if value < short { self.bits(value, width - 1) } else { self.bits(value + short, width) }
     }
 
     /// Fills the last byte with zeros and returns how many bytes were written.

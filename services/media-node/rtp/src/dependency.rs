@@ -100,10 +100,7 @@ impl FrameDiffs {
     }
 
     fn push(&mut self, diff: u16) -> Result<(), DescriptorError> {
-        let slot = self
-            .diffs
-            .get_mut(usize::from(self.len))
-            .ok_or(DescriptorError::Invalid)?;
+        let slot = self.diffs.get_mut(usize::from(self.len)).ok_or(DescriptorError::Invalid)?;
         *slot = diff;
         self.len += 1;
         Ok(())

@@ -17,10 +17,7 @@ impl AudioLevel {
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<Self> {
         let byte = *value.first()?;
-        Some(Self {
-            voice: byte & 0x80 != 0,
-            below_overload: byte & 0x7f,
-        })
+        Some(Self { voice: byte & 0x80 != 0, below_overload: byte & 0x7f })
     }
 
     /// The value to send. A level above 127 is sent as 127.
@@ -43,10 +40,7 @@ pub fn parse_transport_cc(value: &[u8]) -> Option<u16> {
 #[must_use]
 pub fn parse_token(value: &[u8]) -> Option<&str> {
     // Chromium pads nothing, but zero bytes behind a token are tolerated.
-    let len = value
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(value.len());
+    let len = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     let token = &value[..len];
     if !(1..=16).contains(&len) || !token.iter().all(u8::is_ascii_graphic) {
         return None;
@@ -97,10 +91,7 @@ impl PlayoutDelay {
     pub fn parse(value: &[u8]) -> Option<Self> {
         let [a, b, c] = *value.first_chunk()?;
         let bits = u32::from_be_bytes([0, a, b, c]);
-        Some(Self {
-            min: (bits >> 12) as u16,
-            max: (bits & 0xfff) as u16,
-        })
+        Some(Self { min: (bits >> 12) as u16, max: (bits & 0xfff) as u16 })
     }
 
     /// The value to send. Limits above 4,095 are sent as 4,095.
@@ -121,13 +112,7 @@ mod tests {
     #[test]
     fn audio_level_has_a_voice_bit_and_seven_bits_of_level() {
         let level = AudioLevel::parse(&[0x9e]).unwrap();
-        assert_eq!(
-            level,
-            AudioLevel {
-                voice: true,
-                below_overload: 30
-            }
-        );
+        assert_eq!(level, AudioLevel { voice: true, below_overload: 30 });
         assert_eq!(level.to_bytes(), [0x9e]);
         assert_eq!(AudioLevel::parse(&[]), None);
     }
@@ -144,14 +129,8 @@ mod tests {
 
     #[test]
     fn absolute_send_time_is_fixed_point_of_eighteen_bits() {
-        assert_eq!(
-            AbsSendTime::from_duration(Duration::from_millis(1_500)).0,
-            3 << 17
-        );
-        assert_eq!(
-            AbsSendTime::from_duration(Duration::from_secs(65)).0,
-            1 << 18
-        );
+        assert_eq!(AbsSendTime::from_duration(Duration::from_millis(1_500)).0, 3 << 17);
+        assert_eq!(AbsSendTime::from_duration(Duration::from_secs(65)).0, 1 << 18);
     }
 
     proptest! {

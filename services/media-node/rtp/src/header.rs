@@ -36,11 +36,7 @@ impl Form {
             return Self::None;
         }
         let fits = |(id, value): &Extension<'_>| *id <= 14 && (1..=16).contains(&value.len());
-        if extensions.iter().all(fits) {
-            Self::OneByte
-        } else {
-            Self::TwoByte
-        }
+        if extensions.iter().all(fits) { Self::OneByte } else { Self::TwoByte }
     }
 
     fn element_head_len(self) -> usize {
@@ -56,10 +52,8 @@ impl Form {
         if self == Self::None {
             return 0;
         }
-        let elements: usize = extensions
-            .iter()
-            .map(|(_, value)| self.element_head_len() + value.len())
-            .sum();
+        let elements: usize =
+            extensions.iter().map(|(_, value)| self.element_head_len() + value.len()).sum();
         4 + elements.next_multiple_of(4)
     }
 }
@@ -102,11 +96,7 @@ impl RtpHeader {
 }
 
 fn write_block(form: Form, words: u16, extensions: &[Extension<'_>], out: &mut [u8]) {
-    let profile: u16 = if form == Form::TwoByte {
-        0x1000
-    } else {
-        0xbede
-    };
+    let profile: u16 = if form == Form::TwoByte { 0x1000 } else { 0xbede };
     out[0..2].copy_from_slice(&profile.to_be_bytes());
     out[2..4].copy_from_slice(&words.to_be_bytes());
     let mut at = 4;
@@ -157,21 +147,13 @@ mod tests {
     use crate::RtpView;
 
     fn header() -> RtpHeader {
-        RtpHeader {
-            payload_type: 96,
-            marker: true,
-            sequence: 1,
-            timestamp: 2,
-            ssrc: 3,
-        }
+        RtpHeader { payload_type: 96, marker: true, sequence: 1, timestamp: 2, ssrc: 3 }
     }
 
     #[test]
     fn short_extensions_take_the_one_byte_form() {
         let mut out = [0xff; 24];
-        let len = header()
-            .write(&[(3, &[0xaa, 0xbb]), (5, &[0xcc])], &mut out)
-            .unwrap();
+        let len = header().write(&[(3, &[0xaa, 0xbb]), (5, &[0xcc])], &mut out).unwrap();
         assert_eq!(
             out[..len],
             [
@@ -195,22 +177,10 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_refused_and_leaves_the_buffer() {
         let mut out = [0xee; 15];
-        assert_eq!(
-            header().write(&[(1, &[1])], &mut out),
-            Err(WriteError::NoRoom)
-        );
-        assert_eq!(
-            header().write(&[(0, &[1])], &mut out),
-            Err(WriteError::Unrepresentable)
-        );
-        assert_eq!(
-            header().write(&[(1, &[0; 256])], &mut out),
-            Err(WriteError::Unrepresentable)
-        );
-        let odd = RtpHeader {
-            payload_type: 128,
-            ..header()
-        };
+        assert_eq!(header().write(&[(1, &[1])], &mut out), Err(WriteError::NoRoom));
+        assert_eq!(header().write(&[(0, &[1])], &mut out), Err(WriteError::Unrepresentable));
+        assert_eq!(header().write(&[(1, &[0; 256])], &mut out), Err(WriteError::Unrepresentable));
+        let odd = RtpHeader { payload_type: 128, ..header() };
         assert_eq!(odd.write(&[], &mut out), Err(WriteError::Unrepresentable));
         assert_eq!(out, [0xee; 15]);
     }

@@ -24,15 +24,9 @@ impl NtpTime {
     #[must_use]
     pub fn to_unix(self) -> Duration {
         let seconds = self.0 >> 32;
-        let seconds = if seconds < UNIX_EPOCH_SECONDS {
-            seconds + (1 << 32)
-        } else {
-            seconds
-        };
+        let seconds = if seconds < UNIX_EPOCH_SECONDS { seconds + (1 << 32) } else { seconds };
         let fraction = self.0 & 0xffff_ffff;
-        let nanos = (fraction * 1_000_000_000)
-            .div_ceil(1 << 32)
-            .min(999_999_999);
+        let nanos = (fraction * 1_000_000_000).div_ceil(1 << 32).min(999_999_999);
         Duration::new(seconds - UNIX_EPOCH_SECONDS, nanos as u32)
     }
 
@@ -64,10 +58,7 @@ pub fn round_trip(now: NtpTime, last_sender_report: u32, delay: u32) -> Option<D
     if last_sender_report == 0 {
         return None;
     }
-    let units = now
-        .compact()
-        .wrapping_sub(last_sender_report)
-        .wrapping_sub(delay);
+    let units = now.compact().wrapping_sub(last_sender_report).wrapping_sub(delay);
     // Above half the circle the result is negative: the peer's delay is too long.
     (units < 0x8000_0000).then(|| compact_to_duration(units))
 }
@@ -81,10 +72,7 @@ mod tests {
     #[test]
     fn the_unix_epoch_is_where_rfc_5905_puts_it() {
         assert_eq!(NtpTime::from_unix(Duration::ZERO).0 >> 32, 2_208_988_800);
-        assert_eq!(
-            NtpTime::from_unix(Duration::from_millis(500)).0 & 0xffff_ffff,
-            0x8000_0000
-        );
+        assert_eq!(NtpTime::from_unix(Duration::from_millis(500)).0 & 0xffff_ffff, 0x8000_0000);
     }
 
     #[test]

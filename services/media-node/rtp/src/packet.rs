@@ -44,12 +44,7 @@ impl<'a> RtpView<'a> {
             return Err(RtpError::Truncated);
         }
         let payload_end = bytes.len() - padding_len(bytes, payload_start)?;
-        Ok(Self {
-            bytes,
-            extensions,
-            payload_start,
-            payload_end,
-        })
+        Ok(Self { bytes, extensions, payload_start, payload_end })
     }
 
     /// Marker bit: last packet of a video frame, first of a talkspurt.
@@ -129,9 +124,7 @@ impl<'a> RtpView<'a> {
     /// The value of the first extension with this id.
     #[must_use]
     pub fn extension(&self, id: u8) -> Option<&'a [u8]> {
-        self.extensions
-            .into_iter()
-            .find_map(|(found, value)| (found == id).then_some(value))
+        self.extensions.into_iter().find_map(|(found, value)| (found == id).then_some(value))
     }
 
     /// Where the value of the first extension with this id lies in the packet, for
@@ -184,12 +177,7 @@ pub struct Extensions<'a> {
 }
 
 impl<'a> Extensions<'a> {
-    const EMPTY: Self = Self {
-        form: Form::Unknown,
-        bytes: &[],
-        at: 0,
-        end: 0,
-    };
+    const EMPTY: Self = Self { form: Form::Unknown, bytes: &[], at: 0, end: 0 };
 
     /// The extension block at `start` and where it ends.
     fn parse(bytes: &'a [u8], start: usize) -> Result<(Self, usize), RtpError> {
@@ -206,15 +194,7 @@ impl<'a> Extensions<'a> {
             profile if profile & 0xfff0 == TWO_BYTE_PROFILE => Form::TwoByte,
             _ => Form::Unknown,
         };
-        Ok((
-            Self {
-                form,
-                bytes,
-                at,
-                end,
-            },
-            end,
-        ))
+        Ok((Self { form, bytes, at, end }, end))
     }
 
     fn next_range(&mut self) -> Option<(u8, Range<usize>)> {
@@ -252,8 +232,7 @@ impl<'a> Iterator for Extensions<'a> {
     type Item = (u8, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_range()
-            .map(|(id, range)| (id, &self.bytes[range]))
+        self.next_range().map(|(id, range)| (id, &self.bytes[range]))
     }
 }
 
@@ -293,14 +272,10 @@ mod tests {
 
     #[test]
     fn two_byte_extensions_may_be_empty_and_have_any_id() {
-        let packet = [
-            0x90, 0x60, 0, 1, 0, 0, 0, 9, 0, 0, 0, 7, 0x10, 0x05, 0, 2, 200, 2, 1, 2, 15, 0, 0, 0,
-        ];
+        let packet =
+            [0x90, 0x60, 0, 1, 0, 0, 0, 9, 0, 0, 0, 7, 0x10, 0x05, 0, 2, 200, 2, 1, 2, 15, 0, 0, 0];
         let view = RtpView::parse(&packet).unwrap();
-        assert_eq!(
-            view.extensions().collect::<Vec<_>>(),
-            [(200, &[1, 2][..]), (15, &[][..])]
-        );
+        assert_eq!(view.extensions().collect::<Vec<_>>(), [(200, &[1, 2][..]), (15, &[][..])]);
     }
 
     #[test]
@@ -340,10 +315,7 @@ mod tests {
     #[test]
     fn what_is_cut_short_is_truncated() {
         for len in 0..32 {
-            assert_eq!(
-                RtpView::parse(&PACKET[..len]).unwrap_err(),
-                RtpError::Truncated
-            );
+            assert_eq!(RtpView::parse(&PACKET[..len]).unwrap_err(), RtpError::Truncated);
         }
         assert!(RtpView::parse(&PACKET[..32]).unwrap().payload().is_empty());
     }

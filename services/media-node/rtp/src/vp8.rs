@@ -102,16 +102,10 @@ impl Vp8Descriptor {
                 PictureId::Long(u16::from_be_bytes([high & 0x7f, byte()?]))
             });
         }
-        let tl0_picture_index = if flags & 0x40 == 0 {
-            None
-        } else {
-            Some(byte()?)
-        };
+        let tl0_picture_index = if flags & 0x40 == 0 { None } else { Some(byte()?) };
         let layers = if flags & 0x30 == 0 { 0 } else { byte()? };
-        let temporal = (flags & 0x20 != 0).then_some(TemporalLayer {
-            id: layers >> 6,
-            sync: layers & 0x20 != 0,
-        });
+        let temporal = (flags & 0x20 != 0)
+            .then_some(TemporalLayer { id: layers >> 6, sync: layers & 0x20 != 0 });
         let key_index = (flags & 0x10 != 0).then_some(layers & 0x1f);
         if at >= payload.len() {
             return Err(DescriptorError::Truncated);
@@ -150,10 +144,7 @@ impl Vp8Descriptor {
             return None;
         }
         let size = |low: u8, high: u8| u16::from_le_bytes([low, high]) & 0x3fff;
-        Some(FrameHeader::Key {
-            width: size(head[6], head[7]),
-            height: size(head[8], head[9]),
-        })
+        Some(FrameHeader::Key { width: size(head[6], head[7]), height: size(head[8], head[9]) })
     }
 
     /// The payload starts a keyframe. Only the inverted P bit is looked at, which
@@ -213,9 +204,7 @@ impl Vp8Descriptor {
             at += 1;
         }
         if self.temporal.is_some() || self.key_index.is_some() {
-            let temporal = self
-                .temporal
-                .unwrap_or(TemporalLayer { id: 0, sync: false });
+            let temporal = self.temporal.unwrap_or(TemporalLayer { id: 0, sync: false });
             out[at] = (temporal.id & 0x03) << 6
                 | u8::from(temporal.sync) << 5
                 | (self.key_index.unwrap_or(0) & 0x1f);
@@ -287,10 +276,7 @@ mod tests {
         );
         assert_eq!(
             descriptor.frame_header(&KEYFRAME),
-            Some(FrameHeader::Key {
-                width: 640,
-                height: 360
-            })
+            Some(FrameHeader::Key { width: 640, height: 360 })
         );
         assert!(descriptor.is_keyframe_start(&KEYFRAME));
     }
@@ -312,10 +298,7 @@ mod tests {
         let descriptor = Vp8Descriptor::parse(&long).unwrap();
         assert_eq!(descriptor.picture_id, Some(PictureId::Long(1)));
         assert_eq!(descriptor.tl0_picture_index, Some(200));
-        assert_eq!(
-            descriptor.temporal,
-            Some(TemporalLayer { id: 1, sync: true })
-        );
+        assert_eq!(descriptor.temporal, Some(TemporalLayer { id: 1, sync: true }));
         assert_eq!(long[6..], KEYFRAME[6..]);
 
         let mut short = [0x90, 0x80, 0x07, 0x01];
@@ -326,10 +309,7 @@ mod tests {
     #[test]
     fn a_descriptor_without_a_payload_is_truncated() {
         for len in 0..=6 {
-            assert_eq!(
-                Vp8Descriptor::parse(&KEYFRAME[..len]),
-                Err(DescriptorError::Truncated)
-            );
+            assert_eq!(Vp8Descriptor::parse(&KEYFRAME[..len]), Err(DescriptorError::Truncated));
         }
     }
 

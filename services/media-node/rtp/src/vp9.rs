@@ -77,10 +77,7 @@ impl Reader<'_> {
         if high & 0x80 == 0 {
             return Ok(PictureId::Short(high));
         }
-        Ok(PictureId::Long(u16::from_be_bytes([
-            high & 0x7f,
-            self.byte()?,
-        ])))
+        Ok(PictureId::Long(u16::from_be_bytes([high & 0x7f, self.byte()?])))
     }
 
     fn references(&mut self) -> Result<(), DescriptorError> {
@@ -112,10 +109,7 @@ impl Reader<'_> {
                 }
             }
         }
-        Ok(ScalabilityStructure {
-            spatial_layers,
-            resolutions,
-        })
+        Ok(ScalabilityStructure { spatial_layers, resolutions })
     }
 }
 
@@ -126,18 +120,11 @@ impl Vp9Descriptor {
     /// [`DescriptorError`] if the payload ends within it or right after it, or more
     /// references are announced than the format allows.
     pub fn parse(payload: &[u8]) -> Result<Self, DescriptorError> {
-        let mut reader = Reader {
-            bytes: payload,
-            at: 0,
-        };
+        let mut reader = Reader { bytes: payload, at: 0 };
         let first = reader.byte()?;
         let flexible = first & 0x10 != 0;
         let inter_picture = first & 0x40 != 0;
-        let picture_id = if first & 0x80 == 0 {
-            None
-        } else {
-            Some(reader.picture_id()?)
-        };
+        let picture_id = if first & 0x80 == 0 { None } else { Some(reader.picture_id()?) };
         let mut layers = None;
         let mut tl0_picture_index = None;
         if first & 0x20 != 0 {
@@ -155,11 +142,7 @@ impl Vp9Descriptor {
         if flexible && inter_picture {
             reader.references()?;
         }
-        let structure = if first & 0x02 == 0 {
-            None
-        } else {
-            Some(reader.structure()?)
-        };
+        let structure = if first & 0x02 == 0 { None } else { Some(reader.structure()?) };
         if reader.at >= payload.len() {
             return Err(DescriptorError::Truncated);
         }
@@ -193,9 +176,7 @@ impl Vp9Descriptor {
     /// uses no earlier picture and no lower layer.
     #[must_use]
     pub fn is_keyframe_start(&self) -> bool {
-        let lowest = self
-            .layers
-            .is_none_or(|layers| layers.spatial == 0 && !layers.inter_layer);
+        let lowest = self.layers.is_none_or(|layers| layers.spatial == 0 && !layers.inter_layer);
         self.start_of_frame && !self.inter_picture && lowest
     }
 }
@@ -243,19 +224,11 @@ mod tests {
         assert_eq!(descriptor.picture_id, Some(PictureId::Long(0x1234)));
         assert_eq!(
             descriptor.layers,
-            Some(LayerIndices {
-                temporal: 2,
-                switching_up: true,
-                spatial: 1,
-                inter_layer: true
-            })
+            Some(LayerIndices { temporal: 2, switching_up: true, spatial: 1, inter_layer: true })
         );
         assert_eq!(descriptor.tl0_picture_index, Some(9));
         assert!(descriptor.start_of_frame && !descriptor.end_of_frame);
-        assert!(
-            !descriptor.is_keyframe_start(),
-            "a higher spatial layer starts no picture"
-        );
+        assert!(!descriptor.is_keyframe_start(), "a higher spatial layer starts no picture");
         assert_eq!(descriptor.len, 5);
     }
 
@@ -272,10 +245,7 @@ mod tests {
     #[test]
     fn a_fourth_reference_is_invalid() {
         let payload = [0xf0, 0x05, 0x00, 0x03, 0x05, 0x07, 0xff];
-        assert_eq!(
-            Vp9Descriptor::parse(&payload),
-            Err(DescriptorError::Invalid)
-        );
+        assert_eq!(Vp9Descriptor::parse(&payload), Err(DescriptorError::Invalid));
     }
 
     #[test]
@@ -291,10 +261,7 @@ mod tests {
         assert!(descriptor.is_keyframe_start());
         let structure = descriptor.structure.unwrap();
         assert_eq!(structure.spatial_layers, 2);
-        assert_eq!(
-            structure.resolutions.unwrap()[..2],
-            [(320, 180), (640, 360)]
-        );
+        assert_eq!(structure.resolutions.unwrap()[..2], [(320, 180), (640, 360)]);
         assert_eq!(descriptor.len, payload.len() - 1);
     }
 

@@ -17,10 +17,7 @@ fn read_rtp(bytes: &[u8]) {
         return;
     };
     assert!(view.csrcs().count() <= 15);
-    assert_eq!(
-        view.header_len() + view.payload().len() + view.padding_len(),
-        bytes.len()
-    );
+    assert_eq!(view.header_len() + view.payload().len() + view.padding_len(), bytes.len());
     assert_eq!(&bytes[view.payload_range()], view.payload());
     for (id, value) in view.extensions() {
         assert_ne!(id, 0);
@@ -32,16 +29,8 @@ fn read_rtp(bytes: &[u8]) {
 }
 
 fn read_extension(value: &[u8]) {
-    let _ = (
-        AudioLevel::parse(value),
-        AbsSendTime::parse(value),
-        PlayoutDelay::parse(value),
-    );
-    let _ = (
-        parse_token(value),
-        parse_transport_cc(value),
-        MandatoryFields::parse(value),
-    );
+    let _ = (AudioLevel::parse(value), AbsSendTime::parse(value), PlayoutDelay::parse(value));
+    let _ = (parse_token(value), parse_transport_cc(value), MandatoryFields::parse(value));
     let mut structure = TemplateStructure::default();
     if DependencyDescriptor::parse(value, &mut structure).is_ok() {
         assert!(!structure.is_empty());
@@ -50,14 +39,8 @@ fn read_extension(value: &[u8]) {
 
 fn read_payload(payload: &[u8]) {
     let _ = (rtx::parse(payload), vp9::Vp9Descriptor::parse(payload));
-    let _ = (
-        h264::is_keyframe_start(payload),
-        h264::has_keyframe_part(payload),
-    );
-    let _ = (
-        av1::is_keyframe_start(payload),
-        av1::has_sequence_header(payload),
-    );
+    let _ = (h264::is_keyframe_start(payload), h264::has_keyframe_part(payload));
+    let _ = (av1::is_keyframe_start(payload), av1::has_sequence_header(payload));
     if let Ok(descriptor) = vp8::Vp8Descriptor::parse(payload) {
         assert!(descriptor.len < payload.len());
         let _ = descriptor.frame_header(payload);
@@ -83,10 +66,7 @@ fn read_rtcp(bytes: &[u8]) {
             RtcpPacket::FullIntraRequest(fir) => assert!(fir.entries().count() <= bytes.len() / 8),
             RtcpPacket::Remb(remb) => assert!(remb.sources().count() <= 255),
             RtcpPacket::TransportFeedback(feedback) => {
-                assert_eq!(
-                    feedback.packets().count(),
-                    usize::from(feedback.status_count)
-                );
+                assert_eq!(feedback.packets().count(), usize::from(feedback.status_count));
             }
         }
     }
@@ -94,20 +74,10 @@ fn read_rtcp(bytes: &[u8]) {
 }
 
 fn good_rtp() -> Vec<u8> {
-    let header = RtpHeader {
-        payload_type: 96,
-        marker: true,
-        sequence: 7,
-        timestamp: 8,
-        ssrc: 9,
-    };
+    let header = RtpHeader { payload_type: 96, marker: true, sequence: 7, timestamp: 8, ssrc: 9 };
     let mut bytes = vec![0; 120];
-    let extensions = [
-        (1, &b"q"[..]),
-        (2, &[0x9e]),
-        (3, &[1, 2]),
-        (4, &[0xc0, 0, 5, 0x80, 0, 0xe0]),
-    ];
+    let extensions =
+        [(1, &b"q"[..]), (2, &[0x9e]), (3, &[1, 2]), (4, &[0xc0, 0, 5, 0x80, 0, 0xe0])];
     let len = header.write(&extensions, &mut bytes).unwrap();
     bytes[len..len + 16].copy_from_slice(&[
         0x90, 0xf0, 0x92, 0x67, 0x05, 0x67, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68,
@@ -121,9 +91,7 @@ fn good_rtp() -> Vec<u8> {
 fn good_rtcp() -> Vec<u8> {
     let mut buffer = [0; 600];
     let mut writer = CompoundWriter::new(&mut buffer);
-    writer
-        .sender_report(&SenderInfo::default(), &[ReportBlock::default()])
-        .unwrap();
+    writer.sender_report(&SenderInfo::default(), &[ReportBlock::default()]).unwrap();
     writer.cname(1, "name").unwrap();
     writer.nack(1, 2, [1, 5, 90]).unwrap();
     writer.remb(1, 500_000, &[2]).unwrap();
@@ -178,11 +146,7 @@ fn the_undamaged_packets_are_good() {
     let rtp = good_rtp();
     let view = RtpView::parse(&rtp).unwrap();
     assert_eq!(view.extensions().count(), 4);
-    assert!(
-        vp8::Vp8Descriptor::parse(view.payload())
-            .unwrap()
-            .is_keyframe_start(view.payload())
-    );
+    assert!(vp8::Vp8Descriptor::parse(view.payload()).unwrap().is_keyframe_start(view.payload()));
     let rtcp = good_rtcp();
     assert_eq!(Compound::new(&rtcp).filter(Result::is_ok).count(), 6);
 }

@@ -5,8 +5,8 @@ use headwater_model::media::{Codec, ExtensionIds, PayloadMapping};
 
 use crate::codecs::{Selection, select, select_extensions};
 use crate::description::{
-    Candidate, Description, Direction, Fingerprint, IceCredentials, Msid, Rid, Section, SectionKind,
-    Setup, Source, SourceGroup,
+    Candidate, Description, Direction, Fingerprint, IceCredentials, Msid, Rid, Section,
+    SectionKind, Setup, Source, SourceGroup,
 };
 use crate::error::TransportError;
 
@@ -227,10 +227,8 @@ fn has_rtx(mappings: &[PayloadMapping]) -> bool {
 /// Tells a section's track and SSRCs. Retransmissions get their SSRC only
 /// where RTX was agreed.
 pub(crate) fn write_sending(section: &mut Section, sending: &Sending, with_rtx: bool) {
-    section.msids = vec![Msid {
-        stream: sending.stream_id.clone(),
-        track: Some(sending.track_id.clone()),
-    }];
+    section.msids =
+        vec![Msid { stream: sending.stream_id.clone(), track: Some(sending.track_id.clone()) }];
     let source = |ssrc| Source {
         ssrc,
         cname: sending.cname.clone(),

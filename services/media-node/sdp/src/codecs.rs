@@ -1,9 +1,7 @@
 //! Which codecs, feedback and header extensions of a section are taken, in both
 //! directions, and the node's own payload types for sections it offers.
 
-use headwater_model::media::{
-    Codec, ExtensionIds, HeaderExtension, MediaKind, PayloadMapping,
-};
+use headwater_model::media::{Codec, ExtensionIds, HeaderExtension, MediaKind, PayloadMapping};
 
 use crate::answer::{Receiving, Sending};
 use crate::description::{CodecDescription, ExtensionMapping, Section, parameter};
@@ -23,7 +21,9 @@ pub(crate) fn select(
     receiving: Option<&Receiving>,
     sending: Option<&Sending>,
 ) -> Selection {
-    let Some(kind) = section.media_kind() else { return Selection::default() };
+    let Some(kind) = section.media_kind() else {
+        return Selection::default();
+    };
     let mut chosen: Vec<(&CodecDescription, Codec)> = section
         .codecs
         .iter()
@@ -155,11 +155,7 @@ fn accepted_feedback(codec: Codec, offered: &[String]) -> Vec<String> {
 
 /// Opus parameters (RFC 7587) of an answer: what we ask the client to send, and
 /// what we say of what we send.
-fn opus_format(
-    offered: &str,
-    receiving: Option<&Receiving>,
-    sending: Option<&Sending>,
-) -> String {
+fn opus_format(offered: &str, receiving: Option<&Receiving>, sending: Option<&Sending>) -> String {
     let mut format =
         format!("minptime={};useinbandfec=1", parameter(offered, "minptime").unwrap_or("10"));
     if let Some(receiving) = receiving {
@@ -187,11 +183,15 @@ pub(crate) fn select_extensions(
     receives: bool,
     sends: bool,
 ) -> (Vec<ExtensionMapping>, ExtensionIds) {
-    let Some(kind) = section.media_kind() else { return Default::default() };
+    let Some(kind) = section.media_kind() else {
+        return Default::default();
+    };
     let mut mappings = Vec::new();
     let mut ids = ExtensionIds::default();
     for offered in &section.extensions {
-        let Some(extension) = HeaderExtension::from_uri(&offered.uri) else { continue };
+        let Some(extension) = HeaderExtension::from_uri(&offered.uri) else {
+            continue;
+        };
         let wanted = match extension {
             HeaderExtension::Mid
             | HeaderExtension::TransportCc
@@ -219,10 +219,9 @@ pub(crate) fn select_extensions(
 }
 
 fn offers_transport_cc(section: &Section) -> bool {
-    section
-        .extensions
-        .iter()
-        .any(|offered| HeaderExtension::from_uri(&offered.uri) == Some(HeaderExtension::TransportCc))
+    section.extensions.iter().any(|offered| {
+        HeaderExtension::from_uri(&offered.uri) == Some(HeaderExtension::TransportCc)
+    })
 }
 
 /// The node's own payload types: those LiveKit's servers have, so that captures
@@ -307,14 +306,18 @@ pub(crate) fn own_extensions(kind: MediaKind) -> Vec<ExtensionMapping> {
 }
 
 /// The codecs an answer keeps of those the node offered.
-pub(crate) fn answered_codecs(offered: &[CodecDescription], answer: &Section) -> Vec<PayloadMapping> {
+pub(crate) fn answered_codecs(
+    offered: &[CodecDescription],
+    answer: &Section,
+) -> Vec<PayloadMapping> {
     answer
         .codecs
         .iter()
         .filter_map(|answered| {
             let codec = answered.codec()?;
-            let own = offered.iter().find(|own| own.codec() == Some(codec)
-                && (own.payload_type == answered.payload_type))?;
+            let own = offered.iter().find(|own| {
+                own.codec() == Some(codec) && (own.payload_type == answered.payload_type)
+            })?;
             let rtx = answer
                 .codecs
                 .iter()

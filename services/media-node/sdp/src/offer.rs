@@ -90,11 +90,12 @@ impl Offerer {
 
     /// Takes the track off a section. Unknown mids are ignored.
     pub fn detach(&mut self, mid: &str) {
-        let Some(slot) = index_of(mid).and_then(|index| self.slots.get_mut(index)) else { return };
+        let Some(slot) = index_of(mid).and_then(|index| self.slots.get_mut(index)) else {
+            return;
+        };
         if let SlotState::Attached(_) = slot.state {
             // A section the client never saw active has nothing to take back.
-            slot.state =
-                if slot.offered_active { SlotState::Leaving } else { SlotState::Free };
+            slot.state = if slot.offered_active { SlotState::Leaving } else { SlotState::Free };
             self.has_changed = true;
         }
     }
@@ -152,8 +153,7 @@ impl Offerer {
         self.check_places(answer)?;
         self.outstanding = None;
         let mut accepted = Vec::new();
-        for (index, (slot, section)) in
-            self.slots.iter_mut().zip(&answer.sections[1..]).enumerate()
+        for (index, (slot, section)) in self.slots.iter_mut().zip(&answer.sections[1..]).enumerate()
         {
             if section.is_rejected() && !matches!(slot.state, SlotState::Dead) {
                 if let SlotState::Attached(_) = slot.state {
@@ -168,10 +168,8 @@ impl Offerer {
                 SlotState::Attached(ref sending) if slot.offered_active => {
                     accepted.push(read_section(mid_of(index), slot.kind, sending, section));
                 }
-                SlotState::Free
-                | SlotState::Leaving
-                | SlotState::Attached(_)
-                | SlotState::Dead => {}
+                SlotState::Free | SlotState::Leaving | SlotState::Attached(_) | SlotState::Dead => {
+                }
             }
         }
         Ok(accepted)
@@ -237,8 +235,7 @@ fn media_section(slot: &Slot, mid: String, local: &LocalTransport) -> Section {
         SlotState::Free | SlotState::Leaving | SlotState::Dead => None,
     };
     section.codecs = own_codecs(slot.kind, sending);
-    section.formats =
-        section.codecs.iter().map(|codec| codec.payload_type.to_string()).collect();
+    section.formats = section.codecs.iter().map(|codec| codec.payload_type.to_string()).collect();
     section.direction = Direction::new(sending.is_some(), false);
     if let SlotState::Dead = slot.state {
         section.port = 0;

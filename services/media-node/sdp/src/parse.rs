@@ -109,7 +109,9 @@ impl Shared {
             match attribute.key.as_str() {
                 "ice-ufrag" => shared.ufrag = Some(ice_token("ice-ufrag", value, 4)?),
                 "ice-pwd" => shared.pwd = Some(ice_token("ice-pwd", value, 22)?),
-                "fingerprint" => push(&mut shared.fingerprints, "fingerprint", fingerprint(value)?)?,
+                "fingerprint" => {
+                    push(&mut shared.fingerprints, "fingerprint", fingerprint(value)?)?
+                }
                 "setup" => shared.setup = Some(setup(value)?),
                 _ => {}
             }
@@ -200,8 +202,7 @@ fn read_attribute(section: &mut Section, key: &str, value: &str) -> Result<(), A
             push(&mut section.source_groups, "ssrc-group", SourceGroup { semantics, ssrcs })?;
         }
         "sctp-port" => {
-            section.sctp_port =
-                Some(value.parse().map_err(|_| ("sctp-port", Problem::Malformed))?);
+            section.sctp_port = Some(value.parse().map_err(|_| ("sctp-port", Problem::Malformed))?);
         }
         "max-message-size" => {
             section.max_message_size =
@@ -292,7 +293,11 @@ fn extension(value: &str) -> Result<Option<ExtensionMapping>, AttributeError> {
         None => (id, None),
     };
     let id: u32 = id.parse().map_err(|_| malformed)?;
-    Ok(u8::try_from(id).ok().filter(|id| *id != 0).map(|id| ExtensionMapping { id, direction, uri }))
+    Ok(u8::try_from(id).ok().filter(|id| *id != 0).map(|id| ExtensionMapping {
+        id,
+        direction,
+        uri,
+    }))
 }
 
 fn rid(value: &str) -> Result<Rid, AttributeError> {
@@ -364,7 +369,9 @@ fn fingerprint(value: &str) -> Result<Fingerprint, AttributeError> {
     let hash = hash.trim();
     let is_hex = !hash.is_empty()
         && hash.len() <= 3 * 64
-        && hash.split(':').all(|byte| byte.len() == 2 && byte.bytes().all(|b| b.is_ascii_hexdigit()));
+        && hash
+            .split(':')
+            .all(|byte| byte.len() == 2 && byte.bytes().all(|b| b.is_ascii_hexdigit()));
     if !is_hex {
         return Err(malformed);
     }

@@ -21,9 +21,7 @@ use headwater_model::{NodeId, ShardIndex};
 use headwater_proto::node::v1::node_service_server::NodeServiceServer;
 use headwater_proto::node::v1::session_service_server::SessionServiceServer;
 use headwater_registry::Store;
-use headwater_room::{
-    Candidate, CandidateProtocol, CloseReason, Limits, RoomsConfig, Timers,
-};
+use headwater_room::{Candidate, CandidateProtocol, CloseReason, Limits, RoomsConfig, Timers};
 use headwater_rpc::{ClusterCredential, RunningServer, Server, ServerConfig, ServerTls};
 use headwater_telemetry::{Metrics, Readiness};
 use headwater_transport::DtlsIdentity;
@@ -223,7 +221,9 @@ fn candidates(addresses: &[std::net::IpAddr], ports: &shard::Ports) -> Vec<Candi
         .into_iter()
         .filter_map(|(protocol, port)| Some((protocol, port?)))
         .flat_map(|(protocol, port)| {
-            addresses.iter().map(move |ip| Candidate { protocol, address: SocketAddr::new(*ip, port) })
+            addresses
+                .iter()
+                .map(move |ip| Candidate { protocol, address: SocketAddr::new(*ip, port) })
         })
         .collect()
 }

@@ -11,7 +11,11 @@ use tokio_util::sync::CancellationToken;
 use crate::shard::{ShardHandle, ShardSnapshot};
 
 /// Does so until cancelled.
-pub async fn publish(shards: Arc<[ShardHandle]>, metrics: Arc<NodeMetrics>, shutdown: CancellationToken) {
+pub async fn publish(
+    shards: Arc<[ShardHandle]>,
+    metrics: Arc<NodeMetrics>,
+    shutdown: CancellationToken,
+) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {

@@ -36,7 +36,12 @@ pub struct Description {
 
 impl Description {
     /// The entry.
-    fn record(&self, config: &Config, shards: &[ShardHandle], incarnation: Incarnation) -> NodeRecord {
+    fn record(
+        &self,
+        config: &Config,
+        shards: &[ShardHandle],
+        incarnation: Incarnation,
+    ) -> NodeRecord {
         let with_port = |port: u16| {
             self.addresses.iter().map(move |ip| std::net::SocketAddr::new(*ip, port)).collect()
         };

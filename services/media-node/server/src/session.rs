@@ -33,7 +33,10 @@ impl Sessions {
         Self { shards, next: Arc::new(AtomicU64::new(1)) }
     }
 
-    async fn open(&self, join: Join) -> Result<(ShardHandle, SessionKey, mpsc::Receiver<Event>), Status> {
+    async fn open(
+        &self,
+        join: Join,
+    ) -> Result<(ShardHandle, SessionKey, mpsc::Receiver<Event>), Status> {
         let shard = usize::try_from(join.shard).ok().and_then(|index| self.shards.get(index));
         let shard = shard.ok_or_else(|| {
             Status::failed_precondition(format!("this node has no shard {}", join.shard))

@@ -29,10 +29,7 @@ struct Scratch {
 
 impl Scratch {
     fn new() -> Self {
-        Self {
-            buffer: vec![0; 64 * 2_048],
-            at: 0,
-        }
+        Self { buffer: vec![0; 64 * 2_048], at: 0 }
     }
 
     fn slot(&mut self) -> &mut [u8] {
@@ -68,12 +65,7 @@ impl Room {
         let track = world.publish(publisher, 1, &publication(codec, "0", &[]));
         for index in 0..subscribers {
             let subscriber = world.transport(100 + index);
-            world.subscribe(
-                index,
-                track,
-                subscriber,
-                &subscription(codec, 5_000 + index),
-            );
+            world.subscribe(index, track, subscriber, &subscription(codec, 5_000 + index));
         }
         let mut encoder = Encoder::new(codec, 0).with_mid("0");
         let sized = |mut picture: harness::publisher::Picture| {
@@ -83,17 +75,9 @@ impl Room {
         world.batch(publisher, &encoder.picture(sized(key(PACKETS)), 3_000));
         world.sent.rtp.clear();
         let (sequence, timestamp) = (encoder.sequence, encoder.timestamp);
-        let pictures = (0..PICTURES)
-            .map(|_| encoder.picture(sized(delta(PACKETS, 0)), 3_000))
-            .collect();
-        Self {
-            world,
-            pictures,
-            next: 0,
-            sequence,
-            timestamp,
-            scratch: Scratch::new(),
-        }
+        let pictures =
+            (0..PICTURES).map(|_| encoder.picture(sized(delta(PACKETS, 0)), 3_000)).collect();
+        Self { world, pictures, next: 0, sequence, timestamp, scratch: Scratch::new() }
     }
 
     /// One picture in, and out to everybody.
@@ -104,19 +88,12 @@ impl Room {
             packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
             packet[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
             self.sequence = self.sequence.wrapping_add(1);
-            self.world
-                .sfu
-                .handle_rtp(self.world.now, TransportKey(1), packet);
+            self.world.sfu.handle_rtp(self.world.now, TransportKey(1), packet);
         }
         self.timestamp = self.timestamp.wrapping_add(3_000);
         self.world.sfu.drain(self.world.now, &mut self.scratch);
         self.world.now += Duration::from_millis(33);
-        if self
-            .world
-            .sfu
-            .poll_timeout()
-            .is_some_and(|due| due <= self.world.now)
-        {
+        if self.world.sfu.poll_timeout().is_some_and(|due| due <= self.world.now) {
             self.world.sfu.handle_timeout(self.world.now);
         }
         while self.world.sfu.poll_event().is_some() {}
@@ -134,9 +111,7 @@ impl Bare {
     fn new(subscribers: u32) -> Self {
         Self {
             packets: vec![vec![7; 24 + PAYLOAD]; usize::from(PACKETS)],
-            numbers: (0..subscribers)
-                .map(|index| (index, index as u16, index))
-                .collect(),
+            numbers: (0..subscribers).map(|index| (index, index as u16, index)).collect(),
             scratch: Scratch::new(),
         }
     }
@@ -160,9 +135,7 @@ impl Bare {
 fn forward(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("forward");
     for subscribers in SUBSCRIBERS {
-        group.throughput(Throughput::Elements(
-            u64::from(subscribers) * u64::from(PACKETS),
-        ));
+        group.throughput(Throughput::Elements(u64::from(subscribers) * u64::from(PACKETS)));
         for codec in [Codec::Vp8, Codec::H264] {
             let mut room = Room::new(codec, subscribers);
             let id = BenchmarkId::new(codec.mime_type(), subscribers);
@@ -189,9 +162,8 @@ fn ratio(_: &mut Criterion) {
             (0..rounds).for_each(|_| work());
             start.elapsed().as_nanos() as f64 / f64::from(rounds) / packets
         };
-        let mut slices: Vec<(f64, f64)> = (0..31)
-            .map(|_| (time(&mut || room.picture()), time(&mut || bare.picture())))
-            .collect();
+        let mut slices: Vec<(f64, f64)> =
+            (0..31).map(|_| (time(&mut || room.picture()), time(&mut || bare.picture()))).collect();
         slices.sort_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)));
         let (forward, copy) = slices[slices.len() / 2];
         println!(

@@ -91,10 +91,7 @@ mod tests {
         assert_eq!(ntp_to_micros(ntp) - ntp_to_micros(zero), 1_500_000);
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test needs some instant to count from"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
     fn test_instant() -> Instant {
         Instant::now()
     }

@@ -43,9 +43,6 @@ impl Default for Limits {
 
 impl Default for SfuConfig {
     fn default() -> Self {
-        Self {
-            wall_clock: Duration::ZERO,
-            limits: Limits::default(),
-        }
+        Self { wall_clock: Duration::ZERO, limits: Limits::default() }
     }
 }

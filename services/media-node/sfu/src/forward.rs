@@ -6,4 +6,5 @@ pub(crate) mod delivery;
 pub(crate) mod forwarder;
 pub(crate) mod line;
 pub(crate) mod repeat;
+pub(crate) mod template;
 pub(crate) mod writer;

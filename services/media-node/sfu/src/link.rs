@@ -110,10 +110,7 @@ impl Link {
     }
 
     pub(crate) fn source(&self, ssrc: u32) -> Option<Source> {
-        let index = self
-            .sources
-            .binary_search_by_key(&ssrc, |source| source.ssrc)
-            .ok()?;
+        let index = self.sources.binary_search_by_key(&ssrc, |source| source.ssrc).ok()?;
         Some(self.sources[index])
     }
 
@@ -123,10 +120,7 @@ impl Link {
 
     /// Learns what an SSRC carries. `false` if there is no room.
     pub(crate) fn add_source(&mut self, source: Source) -> bool {
-        match self
-            .sources
-            .binary_search_by_key(&source.ssrc, |other| other.ssrc)
-        {
+        match self.sources.binary_search_by_key(&source.ssrc, |other| other.ssrc) {
             Ok(index) => self.sources[index] = source,
             Err(_) if self.is_full() => return false,
             Err(index) => self.sources.insert(index, source),
@@ -150,10 +144,7 @@ impl Link {
     }
 
     pub(crate) fn sink(&self, ssrc: u32) -> Option<Sink> {
-        let index = self
-            .sinks
-            .binary_search_by_key(&ssrc, |sink| sink.ssrc)
-            .ok()?;
+        let index = self.sinks.binary_search_by_key(&ssrc, |sink| sink.ssrc).ok()?;
         Some(self.sinks[index])
     }
 

@@ -162,12 +162,7 @@ impl Sfu {
         transport: TransportKey,
         negotiated: Subscription,
     ) -> Result<(), SfuError> {
-        self.insert_delivery(
-            self.clock.at(now),
-            subscription,
-            (track, transport),
-            negotiated,
-        )
+        self.insert_delivery(self.clock.at(now), subscription, (track, transport), negotiated)
     }
 
     /// Ends a subscription. Nothing happens if it is not known.

@@ -46,10 +46,7 @@ impl<T: Copy> TimerWheel<T> {
     pub(crate) fn arm(&mut self, at: Micros, timer: T) {
         let tick = at.0.div_ceil(TICK).clamp(self.tick, self.tick + HORIZON);
         let bucket = (tick % BUCKETS as u64) as usize;
-        let node = Node {
-            timer,
-            next: self.heads[bucket],
-        };
+        let node = Node { timer, next: self.heads[bucket] };
         let index = if self.free == NONE {
             self.nodes.push(node);
             (self.nodes.len() - 1) as u32

@@ -56,11 +56,7 @@ fn step(world: &mut World, scratch: &mut Scratch, index: usize, packets: &[Vec<u
     let subscriber = index % SUBSCRIBERS as usize;
     let mut buffer = [0; 256];
     let len = feedback(&mut buffer, subscriber, scratch.newest[subscriber]);
-    world.sfu.handle_rtcp(
-        world.now,
-        TransportKey(100 + subscriber as u32),
-        &buffer[..len],
-    );
+    world.sfu.handle_rtcp(world.now, TransportKey(100 + subscriber as u32), &buffer[..len]);
     world.sfu.drain(world.now, scratch);
     let end = world.now + Duration::from_millis(20);
     while let Some(due) = world.sfu.poll_timeout().filter(|due| *due <= end) {
@@ -93,11 +89,7 @@ fn media(count: usize) -> Vec<Vec<Vec<u8>>> {
     microphone.payload_type = 111;
     microphone.level = Some(20);
     let step = |index: usize| {
-        let mut picture = if index == 0 {
-            key(3)
-        } else {
-            delta(3, [0, 2, 1, 2][index % 4])
-        };
+        let mut picture = if index == 0 { key(3) } else { delta(3, [0, 2, 1, 2][index % 4]) };
         picture.size = 1_100;
         let mut packets = camera.picture(picture, 1_800);
         if index % 25 == 7 {
@@ -128,22 +120,12 @@ fn forwarding_allocates_nothing_in_steady_state() {
             &subscription(Codec::Opus, 6_000 + index),
         );
         let temporal = (index % 3) as u8;
-        let target = headwater_model::media::SubscriptionTarget::UpTo {
-            spatial: u8::MAX,
-            temporal,
-        };
-        world
-            .sfu
-            .set_target(world.now, subscription_key, target)
-            .unwrap();
+        let target =
+            headwater_model::media::SubscriptionTarget::UpTo { spatial: u8::MAX, temporal };
+        world.sfu.set_target(world.now, subscription_key, target).unwrap();
     }
     let newest = [0; SUBSCRIBERS as usize];
-    let mut scratch = Scratch {
-        buffer: vec![0; 2_048],
-        newest,
-        packets: 0,
-        compounds: 0,
-    };
+    let mut scratch = Scratch { buffer: vec![0; 2_048], newest, packets: 0, compounds: 0 };
     let media = media(WARM_UP + MEASURED);
     for (index, packets) in media[..WARM_UP].iter().enumerate() {
         step(&mut world, &mut scratch, index, packets);
@@ -158,14 +140,7 @@ fn forwarding_allocates_nothing_in_steady_state() {
     let after = *world.sfu.stats();
     assert!(scratch.packets > 80_000, "{} packets", scratch.packets);
     assert!(scratch.compounds > 150, "{} compounds", scratch.compounds);
-    assert!(
-        after.retransmissions_out > before.retransmissions_out + 1_000,
-        "{after:?}"
-    );
+    assert!(after.retransmissions_out > before.retransmissions_out + 1_000, "{after:?}");
     assert!(after.nacks_out > before.nacks_out);
-    assert_eq!(
-        allocations.count_total, 0,
-        "for {} packets",
-        scratch.packets
-    );
+    assert_eq!(allocations.count_total, 0, "for {} packets", scratch.packets);
 }

@@ -6,20 +6,14 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use headwater_transport::{MasterKey, SRTP_OVERHEAD_MAX, SrtpProfile, SrtpSession};
 
-const PROFILES: [SrtpProfile; 3] = [
-    SrtpProfile::AeadAes128Gcm,
-    SrtpProfile::AeadAes256Gcm,
-    SrtpProfile::AesCm128HmacSha1_80,
-];
+const PROFILES: [SrtpProfile; 3] =
+    [SrtpProfile::AeadAes128Gcm, SrtpProfile::AeadAes256Gcm, SrtpProfile::AesCm128HmacSha1_80];
 const SIZES: [usize; 2] = [100, 1200];
 const HEADER: usize = 24;
 
 fn session(profile: SrtpProfile) -> SrtpSession {
     let key = [7; 32];
-    let master = MasterKey {
-        key: &key[..profile.key_len()],
-        salt: &key[..profile.salt_len()],
-    };
+    let master = MasterKey { key: &key[..profile.key_len()], salt: &key[..profile.salt_len()] };
     SrtpSession::new(profile, master, master).expect("lengths of the profile")
 }
 
@@ -67,9 +61,8 @@ fn unprotect(criterion: &mut Criterion) {
             let mut packet = template.clone();
             set_index(&mut packet, index, ssrcs);
             index = index.wrapping_add(1);
-            let total = sender
-                .protect_rtp(&mut packet, HEADER, HEADER + size)
-                .expect("a fresh packet");
+            let total =
+                sender.protect_rtp(&mut packet, HEADER, HEADER + size).expect("a fresh packet");
             packet.truncate(total);
             packet
         };
@@ -89,11 +82,8 @@ fn unprotect(criterion: &mut Criterion) {
 }
 
 fn cases() -> impl Iterator<Item = (SrtpProfile, usize, u32)> {
-    let sizes = || {
-        SIZES
-            .into_iter()
-            .flat_map(|size| [1, 100, 4000].map(move |ssrcs| (size, ssrcs)))
-    };
+    let sizes =
+        || SIZES.into_iter().flat_map(|size| [1, 100, 4000].map(move |ssrcs| (size, ssrcs)));
     PROFILES
         .into_iter()
         .flat_map(move |profile| sizes().map(move |(size, ssrcs)| (profile, size, ssrcs)))

@@ -62,10 +62,7 @@ impl TransportConfig {
     /// A native client's transport with the same defaults.
     #[must_use]
     pub fn client(identity: Arc<DtlsIdentity>, local: IceCredentials, seed: u64) -> Self {
-        Self {
-            role: Role::Client { seed },
-            ..Self::server(identity, local)
-        }
+        Self { role: Role::Client { seed }, ..Self::server(identity, local) }
     }
 }
 

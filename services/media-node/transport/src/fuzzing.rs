@@ -55,11 +55,7 @@ pub fn sctp_chunks(now: Instant, packets: &[&[u8]]) {
         server.handle_timeout(now);
         while server.poll_event().is_some() || server.poll_packet(now).is_some() {}
     }
-    assert_eq!(
-        server.panics(),
-        0,
-        "the guard lets nothing through that panics"
-    );
+    assert_eq!(server.panics(), 0, "the guard lets nothing through that panics");
 }
 
 /// Moves the TSNs of DATA and FORWARD-TSN by `base` and writes the checksum.
@@ -83,11 +79,7 @@ fn put_right(packet: &mut [u8], base: u32) {
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 {
-                (crc >> 1) ^ 0x82f6_3b78
-            } else {
-                crc >> 1
-            }
+            if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 }
         })
     })
 }

@@ -28,9 +28,7 @@ pub struct IceCredentials {
 
 impl std::fmt::Debug for IceCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IceCredentials")
-            .field("ufrag", &self.ufrag)
-            .finish_non_exhaustive()
+        f.debug_struct("IceCredentials").field("ufrag", &self.ufrag).finish_non_exhaustive()
     }
 }
 
@@ -71,12 +69,7 @@ pub(crate) struct IceLite {
 
 impl IceLite {
     pub fn new(active: IceCredentials) -> Self {
-        Self {
-            active,
-            pending: None,
-            paths: Vec::new(),
-            selected: None,
-        }
+        Self { active, pending: None, paths: Vec::new(), selected: None }
     }
 
     /// Starts answering `credentials` as well; the old ones go when the peer
@@ -109,10 +102,7 @@ impl IceLite {
             return Err(StunError::UnexpectedType);
         }
         let ufrag = request.local_ufrag().ok_or(StunError::UnknownUsername)?;
-        let restarted = self
-            .pending
-            .as_ref()
-            .is_some_and(|pending| pending.ufrag == ufrag);
+        let restarted = self.pending.as_ref().is_some_and(|pending| pending.ufrag == ufrag);
         let credentials = match &self.pending {
             Some(pending) if restarted => pending,
             _ if self.active.ufrag == ufrag => &self.active,
@@ -128,10 +118,7 @@ impl IceLite {
         self.confirm(now, path);
         let selected =
             (request.use_candidate || restarted || self.selected.is_none()).then_some(path);
-        Ok(Accepted {
-            response,
-            selected: selected.filter(|path| self.select(*path)),
-        })
+        Ok(Accepted { response, selected: selected.filter(|path| self.select(*path)) })
     }
 
     pub fn is_valid(&self, path: Path) -> bool {
@@ -144,26 +131,19 @@ impl IceLite {
 
     /// When the next path loses its consent.
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.paths
-            .iter()
-            .map(|valid| valid.confirmed_at + CONSENT_EXPIRY)
-            .min()
+        self.paths.iter().map(|valid| valid.confirmed_at + CONSENT_EXPIRY).min()
     }
 
     /// Drops paths without consent. If the selected one was among them, the
     /// most recently confirmed takes over.
     pub fn expire(&mut self, now: Instant) -> Expiry {
-        self.paths
-            .retain(|valid| valid.confirmed_at + CONSENT_EXPIRY > now);
+        self.paths.retain(|valid| valid.confirmed_at + CONSENT_EXPIRY > now);
         match self.selected {
             Some(selected) if !self.is_valid(selected) => {}
             Some(_) | None => return Expiry::Unchanged,
         }
-        self.selected = self
-            .paths
-            .iter()
-            .max_by_key(|valid| valid.confirmed_at)
-            .map(|valid| valid.path);
+        self.selected =
+            self.paths.iter().max_by_key(|valid| valid.confirmed_at).map(|valid| valid.path);
         self.selected.map_or(Expiry::NoPath, Expiry::Moved)
     }
 
@@ -185,10 +165,7 @@ impl IceLite {
                 self.paths.swap_remove(index);
             }
         }
-        self.paths.push(ValidPath {
-            path,
-            confirmed_at: now,
-        });
+        self.paths.push(ValidPath { path, confirmed_at: now });
     }
 
     fn select(&mut self, path: Path) -> bool {

@@ -99,11 +99,7 @@ impl IceClient {
             tie_breaker: self.tie_breaker,
             use_candidate: true,
         };
-        let interval = if self.confirmed_at.is_some() {
-            CONSENT_INTERVAL
-        } else {
-            CHECK_INTERVAL
-        };
+        let interval = if self.confirmed_at.is_some() { CONSENT_INTERVAL } else { CHECK_INTERVAL };
         self.next_check_at = Some(now + interval);
         Some((target, request.encode()))
     }
@@ -146,21 +142,15 @@ impl IceClient {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let expiry = self.confirmed_at.map(|at| at + CONSENT_EXPIRY);
-        [
-            self.next_check_at
-                .filter(|_| self.target.is_some() && self.remote.is_some()),
-            expiry,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.next_check_at.filter(|_| self.target.is_some() && self.remote.is_some()), expiry]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// `true` if consent has just ended (RFC 7675 §5.1).
     pub fn expire(&mut self, now: Instant) -> bool {
-        let expired = self
-            .confirmed_at
-            .is_some_and(|at| at + CONSENT_EXPIRY <= now);
+        let expired = self.confirmed_at.is_some_and(|at| at + CONSENT_EXPIRY <= now);
         if expired {
             self.confirmed_at = None;
         }

@@ -87,11 +87,7 @@ mod tests {
         assert_eq!(classify(&datagram(22, 254, 12)), PacketClass::Unknown);
         assert_eq!(classify(&datagram(0x80, 96, 11)), PacketClass::Unknown);
         assert_eq!(classify(&[0x80]), PacketClass::Unknown);
-        assert_eq!(
-            classify(&datagram(64, 0, 100)),
-            PacketClass::Unknown,
-            "TURN channel data"
-        );
+        assert_eq!(classify(&datagram(64, 0, 100)), PacketClass::Unknown, "TURN channel data");
         assert_eq!(classify(&datagram(200, 0, 100)), PacketClass::Unknown);
     }
 }

@@ -87,13 +87,7 @@ impl<'a> BindingView<'a> {
     /// Checks shape, fingerprint (if there) and required attributes.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, StunError> {
         let (kind, transaction) = header(datagram)?;
-        let mut view = Self {
-            kind,
-            transaction,
-            username: None,
-            use_candidate: false,
-            datagram,
-        };
+        let mut view = Self { kind, transaction, username: None, use_candidate: false, datagram };
         let mut integrity_seen = false;
         let mut attributes = Attributes::new(datagram);
         while let Some((offset, attribute, value)) = attributes.next()? {
@@ -127,9 +121,7 @@ impl<'a> BindingView<'a> {
     /// Verifies MESSAGE-INTEGRITY with the short-term password (RFC 8489 §9.1).
     pub fn verify(&self, password: &str) -> Result<(), StunError> {
         let mut message = Message::new();
-        message
-            .unmarshal_binary(self.datagram)
-            .map_err(|_| StunError::Malformed)?;
+        message.unmarshal_binary(self.datagram).map_err(|_| StunError::Malformed)?;
         MessageIntegrity::check(&mut message, password.as_bytes(), provider().crypto())
             .map_err(|_| StunError::NotAuthentic)
     }
@@ -185,10 +177,7 @@ impl BindingRequest<'_> {
             Box::new(TransactionId(self.transaction)),
             Box::new(Raw(ATTR_USERNAME, username.into_bytes())),
             Box::new(Raw(ATTR_PRIORITY, self.priority.to_be_bytes().to_vec())),
-            Box::new(Raw(
-                ATTR_ICE_CONTROLLING,
-                self.tie_breaker.to_be_bytes().to_vec(),
-            )),
+            Box::new(Raw(ATTR_ICE_CONTROLLING, self.tie_breaker.to_be_bytes().to_vec())),
         ];
         if self.use_candidate {
             setters.push(Box::new(Raw(ATTR_USE_CANDIDATE, Vec::new())));
@@ -243,9 +232,7 @@ fn integrity(pwd: &str) -> Box<dyn Setter + 'static> {
 
 fn build(setters: &[Box<dyn Setter + '_>]) -> Vec<u8> {
     let mut message = Message::new();
-    message
-        .build(setters)
-        .expect("fixed attributes in a fixed order always encode");
+    message.build(setters).expect("fixed attributes in a fixed order always encode");
     message.raw
 }
 
@@ -289,10 +276,7 @@ struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     fn new(datagram: &'a [u8]) -> Self {
-        Self {
-            datagram,
-            offset: HEADER,
-        }
+        Self { datagram, offset: HEADER }
     }
 
     fn at_end(&self) -> bool {
@@ -300,10 +284,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// The next attribute: its offset in the message, its type and its value.
-    #[expect(
-        clippy::type_complexity,
-        reason = "offset, type and value of one attribute"
-    )]
+    #[expect(clippy::type_complexity, reason = "offset, type and value of one attribute")]
     fn next(&mut self) -> Result<Option<(usize, u16, &'a [u8])>, StunError> {
         if self.at_end() {
             return Ok(None);
@@ -319,11 +300,7 @@ impl<'a> Attributes<'a> {
             return Err(StunError::Malformed);
         }
         self.offset = end;
-        Ok(Some((
-            start,
-            attribute,
-            &self.datagram[start + 4..start + 4 + length],
-        )))
+        Ok(Some((start, attribute, &self.datagram[start + 4..start + 4 + length])))
     }
 }
 

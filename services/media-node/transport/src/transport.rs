@@ -93,10 +93,7 @@ impl Transport {
         Self {
             ice,
             dtls: Box::new(RtcDtls::new(config.identity, config.srtp, is_client)),
-            phase: Phase::Connecting {
-                unchecked: None,
-                early_data: Vec::new(),
-            },
+            phase: Phase::Connecting { unchecked: None, early_data: Vec::new() },
             channels: Channels::new(is_client, limits),
             is_client,
             remote_fingerprint: None,
@@ -120,27 +117,15 @@ impl Transport {
         if self.is_over() {
             return Err(RemoteError::Closed);
         }
-        let fingerprint: Fingerprint = remote
-            .fingerprint_sha256
-            .parse()
-            .map_err(RemoteError::BadFingerprint)?;
-        if self
-            .remote_fingerprint
-            .is_some_and(|known| !known.matches(&fingerprint))
-        {
+        let fingerprint: Fingerprint =
+            remote.fingerprint_sha256.parse().map_err(RemoteError::BadFingerprint)?;
+        if self.remote_fingerprint.is_some_and(|known| !known.matches(&fingerprint)) {
             return Err(RemoteError::FingerprintChanged);
         }
         self.remote_fingerprint = Some(fingerprint);
-        self.channels
-            .set_send_message_max(send_limit(remote.max_message_size));
+        self.channels.set_send_message_max(send_limit(remote.max_message_size));
         if let Ice::Client(ice) = &mut self.ice {
-            ice.set_remote(
-                now,
-                IceCredentials {
-                    ufrag: remote.ufrag,
-                    pwd: remote.pwd,
-                },
-            );
+            ice.set_remote(now, IceCredentials { ufrag: remote.ufrag, pwd: remote.pwd });
         }
         self.check_certificate(now);
         self.pump(now);
@@ -350,10 +335,7 @@ impl Transport {
                 }
             }
         }
-        if self
-            .setup_deadline()
-            .is_some_and(|deadline| deadline <= now)
-        {
+        if self.setup_deadline().is_some_and(|deadline| deadline <= now) {
             return self.fail(now, FailReason::SetupTimeout(self.dtls.problem()));
         }
         self.dtls.handle_timeout(now);
@@ -371,15 +353,10 @@ impl Transport {
             Ice::Lite(ice) => ice.next_expiry(),
             Ice::Client(ice) => ice.poll_timeout(),
         };
-        [
-            ice,
-            self.setup_deadline(),
-            self.dtls.poll_timeout(),
-            self.channels.poll_timeout(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [ice, self.setup_deadline(), self.dtls.poll_timeout(), self.channels.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Closes the connection: ABORT and close_notify go out, no event comes.
@@ -417,8 +394,6 @@ impl Transport {
 fn send_limit(announced: Option<u64>) -> usize {
     match announced.unwrap_or(UNANNOUNCED_MESSAGE_MAX) {
         0 => MESSAGE_MAX,
-        announced => usize::try_from(announced)
-            .unwrap_or(MESSAGE_MAX)
-            .min(MESSAGE_MAX),
+        announced => usize::try_from(announced).unwrap_or(MESSAGE_MAX).min(MESSAGE_MAX),
     }
 }

@@ -14,9 +14,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 fn opened(pair: &Pair, side: Side, label: &str) -> Option<ChannelId> {
     pair.events_of(side).find_map(|event| match event {
-        TransportEvent::ChannelOpen {
-            id, label: name, ..
-        } if name == label => Some(*id),
+        TransportEvent::ChannelOpen { id, label: name, .. } if name == label => Some(*id),
         _ => None,
     })
 }
@@ -33,14 +31,9 @@ fn messages(pair: &Pair, side: Side) -> Vec<(ChannelId, MessageKind, Vec<u8>)> {
 /// Opens a channel from one side and waits until both have it.
 fn open(pair: &mut Pair, from: Side, label: &str, reliability: ChannelReliability) -> ChannelId {
     let now = pair.now;
-    let id = pair
-        .side(from)
-        .open_channel(now, label, reliability)
-        .expect("an open transport");
+    let id = pair.side(from).open_channel(now, label, reliability).expect("an open transport");
     pair.run_until(Duration::from_secs(60), |pair| {
-        [Side::Server, Side::Client]
-            .iter()
-            .all(|side| opened(pair, *side, label) == Some(id))
+        [Side::Server, Side::Client].iter().all(|side| opened(pair, *side, label) == Some(id))
     });
     id
 }
@@ -59,18 +52,8 @@ fn send(
 #[test]
 fn either_side_opens_channels_with_ids_of_its_parity() {
     let mut pair = Pair::connected();
-    let by_client = open(
-        &mut pair,
-        Side::Client,
-        "from the client",
-        ChannelReliability::RELIABLE,
-    );
-    let by_server = open(
-        &mut pair,
-        Side::Server,
-        "from the server",
-        ChannelReliability::LOSSY,
-    );
+    let by_client = open(&mut pair, Side::Client, "from the client", ChannelReliability::RELIABLE);
+    let by_server = open(&mut pair, Side::Server, "from the server", ChannelReliability::LOSSY);
     assert_eq!((by_client.0 % 2, by_server.0 % 2), (0, 1));
     let at_client = pair
         .events_of(Side::Client)
@@ -91,13 +74,9 @@ fn channels_asked_for_before_the_connection_open_with_it() {
         ordered: true,
         retransmission: Retransmission::For(Duration::from_millis(250)),
     };
-    let id = pair
-        .server
-        .open_channel(pair.now, "early", limited)
-        .unwrap();
+    let id = pair.server.open_channel(pair.now, "early", limited).unwrap();
     assert_eq!(
-        pair.server
-            .send_message(pair.now, id, MessageKind::Text, b"x"),
+        pair.server.send_message(pair.now, id, MessageKind::Text, b"x"),
         Err(SendError::NotOpen)
     );
     pair.run_until(SOON, |pair| opened(pair, Side::Client, "early").is_some());
@@ -109,12 +88,7 @@ fn channels_asked_for_before_the_connection_open_with_it() {
 #[test]
 fn messages_of_every_size_arrive_both_ways() {
     let mut pair = Pair::connected();
-    let id = open(
-        &mut pair,
-        Side::Client,
-        "sizes",
-        ChannelReliability::RELIABLE,
-    );
+    let id = open(&mut pair, Side::Client, "sizes", ChannelReliability::RELIABLE);
     let sizes = [0, 1, 1000, 16 * 1024, 65_535, MESSAGE_MAX];
     for from in [Side::Client, Side::Server] {
         for size in sizes {
@@ -122,10 +96,7 @@ fn messages_of_every_size_arrive_both_ways() {
                 send(&mut pair, from, id, kind, &pattern(size)).unwrap();
                 let before = messages(&pair, from.other()).len();
                 pair.run_until(SOON, |pair| messages(pair, from.other()).len() > before);
-                assert_eq!(
-                    messages(&pair, from.other()).pop(),
-                    Some((id, kind, pattern(size)))
-                );
+                assert_eq!(messages(&pair, from.other()).pop(), Some((id, kind, pattern(size))));
             }
         }
     }
@@ -134,51 +105,23 @@ fn messages_of_every_size_arrive_both_ways() {
 #[test]
 fn reliable_messages_survive_loss_repetition_and_reordering() {
     for seed in 0..8 {
-        let weather = Weather {
-            seed,
-            lost: 5,
-            repeated: 10,
-            jitter: Duration::from_millis(30),
-        };
+        let weather = Weather { seed, lost: 5, repeated: 10, jitter: Duration::from_millis(30) };
         let mut pair = Pair::new(weather);
         pair.run_until(Duration::from_secs(15), Pair::is_connected);
-        let ordered = open(
-            &mut pair,
-            Side::Client,
-            "ordered",
-            ChannelReliability::RELIABLE,
-        );
-        let unordered = ChannelReliability {
-            ordered: false,
-            retransmission: Retransmission::Unlimited,
-        };
+        let ordered = open(&mut pair, Side::Client, "ordered", ChannelReliability::RELIABLE);
+        let unordered =
+            ChannelReliability { ordered: false, retransmission: Retransmission::Unlimited };
         let unordered = open(&mut pair, Side::Server, "unordered", unordered);
         let sizes = [0, 1, 16 * 1024, MESSAGE_MAX, 300];
         for from in [Side::Client, Side::Server] {
             for size in sizes {
-                send(
-                    &mut pair,
-                    from,
-                    ordered,
-                    MessageKind::Binary,
-                    &pattern(size),
-                )
-                .unwrap();
+                send(&mut pair, from, ordered, MessageKind::Binary, &pattern(size)).unwrap();
             }
-            send(
-                &mut pair,
-                from,
-                unordered,
-                MessageKind::Binary,
-                &pattern(20_000),
-            )
-            .unwrap();
+            send(&mut pair, from, unordered, MessageKind::Binary, &pattern(20_000)).unwrap();
         }
         let limit = Duration::from_secs(120);
         pair.run_until(limit, |pair| {
-            [Side::Server, Side::Client]
-                .iter()
-                .all(|side| messages(pair, *side).len() == 6)
+            [Side::Server, Side::Client].iter().all(|side| messages(pair, *side).len() == 6)
         });
         for side in [Side::Server, Side::Client] {
             let received = messages(&pair, side);
@@ -189,9 +132,7 @@ fn reliable_messages_survive_loss_repetition_and_reordering() {
                 .collect();
             assert_eq!(in_order, sizes, "seed {seed}");
             assert!(
-                received
-                    .iter()
-                    .all(|(_, _, data)| *data == pattern(data.len())),
+                received.iter().all(|(_, _, data)| *data == pattern(data.len())),
                 "seed {seed}"
             );
         }
@@ -202,54 +143,21 @@ fn reliable_messages_survive_loss_repetition_and_reordering() {
 fn lossy_messages_are_sent_once_and_the_rest_goes_on() {
     let mut pair = Pair::connected();
     let lossy = open(&mut pair, Side::Server, "_lossy", ChannelReliability::LOSSY);
-    let reliable = open(
-        &mut pair,
-        Side::Server,
-        "_reliable",
-        ChannelReliability::RELIABLE,
-    );
-    pair.weather = Weather {
-        seed: 3,
-        lost: 30,
-        ..Weather::default()
-    };
+    let reliable = open(&mut pair, Side::Server, "_reliable", ChannelReliability::RELIABLE);
+    pair.weather = Weather { seed: 3, lost: 30, ..Weather::default() };
     for number in 0..200u32 {
-        send(
-            &mut pair,
-            Side::Server,
-            lossy,
-            MessageKind::Binary,
-            &number.to_be_bytes(),
-        )
-        .unwrap();
+        send(&mut pair, Side::Server, lossy, MessageKind::Binary, &number.to_be_bytes()).unwrap();
         pair.run_for(Duration::from_millis(20));
     }
-    send(
-        &mut pair,
-        Side::Server,
-        reliable,
-        MessageKind::Binary,
-        b"done",
-    )
-    .unwrap();
+    send(&mut pair, Side::Server, reliable, MessageKind::Binary, b"done").unwrap();
     pair.run_for(Duration::from_secs(30));
     let received = messages(&pair, Side::Client);
     let lossy_count = received.iter().filter(|(id, ..)| *id == lossy).count();
-    assert!(
-        (80..190).contains(&lossy_count),
-        "{lossy_count} of 200 at 30 % loss"
-    );
+    assert!((80..190).contains(&lossy_count), "{lossy_count} of 200 at 30 % loss");
     assert!(received.contains(&(reliable, MessageKind::Binary, b"done".to_vec())));
     pair.weather = Weather::default();
     for number in 0..2000u32 {
-        send(
-            &mut pair,
-            Side::Server,
-            lossy,
-            MessageKind::Binary,
-            &number.to_be_bytes(),
-        )
-        .unwrap();
+        send(&mut pair, Side::Server, lossy, MessageKind::Binary, &number.to_be_bytes()).unwrap();
         pair.run_for(Duration::from_millis(5));
     }
     pair.run_for(Duration::from_secs(1));
@@ -280,27 +188,17 @@ fn preset_channels_need_no_announcement() {
     send(&mut pair, Side::Client, id, MessageKind::Text, b"hello").unwrap();
     pair.run_until(SOON, |pair| messages(pair, Side::Server).len() == 1);
     let taken =
-        pair.server
-            .open_negotiated_channel(pair.now, id, "again", ChannelReliability::RELIABLE);
+        pair.server.open_negotiated_channel(pair.now, id, "again", ChannelReliability::RELIABLE);
     assert_eq!(taken, Err(OpenChannelError::IdUnavailable));
 }
 
 #[test]
 fn closing_a_channel_closes_it_at_both_ends() {
     let mut pair = Pair::connected();
-    let kept = open(
-        &mut pair,
-        Side::Client,
-        "kept",
-        ChannelReliability::RELIABLE,
-    );
+    let kept = open(&mut pair, Side::Client, "kept", ChannelReliability::RELIABLE);
     for from in [Side::Client, Side::Server] {
-        let id = open(
-            &mut pair,
-            from,
-            &format!("closed by {from:?}"),
-            ChannelReliability::RELIABLE,
-        );
+        let id =
+            open(&mut pair, from, &format!("closed by {from:?}"), ChannelReliability::RELIABLE);
         send(&mut pair, from, id, MessageKind::Text, b"last words").unwrap();
         let now = pair.now;
         pair.side(from).close_channel(now, id);
@@ -326,102 +224,39 @@ fn closing_a_channel_closes_it_at_both_ends() {
             Err(SendError::UnknownChannel)
         );
     }
-    send(
-        &mut pair,
-        Side::Server,
-        kept,
-        MessageKind::Text,
-        b"still here",
-    )
-    .unwrap();
-    pair.run_until(SOON, |pair| {
-        messages(pair, Side::Client)
-            .iter()
-            .any(|(id, ..)| *id == kept)
-    });
+    send(&mut pair, Side::Server, kept, MessageKind::Text, b"still here").unwrap();
+    pair.run_until(SOON, |pair| messages(pair, Side::Client).iter().any(|(id, ..)| *id == kept));
 }
 
 #[test]
 fn the_buffer_is_bounded_and_drains() {
     let mut pair = Pair::connected();
-    let id = open(
-        &mut pair,
-        Side::Server,
-        "full",
-        ChannelReliability::RELIABLE,
-    );
+    let id = open(&mut pair, Side::Server, "full", ChannelReliability::RELIABLE);
     let mut accepted = 0;
     let refused = loop {
-        match send(
-            &mut pair,
-            Side::Server,
-            id,
-            MessageKind::Binary,
-            &pattern(100_000),
-        ) {
+        match send(&mut pair, Side::Server, id, MessageKind::Binary, &pattern(100_000)) {
             Ok(()) => accepted += 1,
             Err(error) => break error,
         }
     };
-    assert_eq!(
-        (refused, accepted),
-        (SendError::Full, 10),
-        "1 MiB by default"
-    );
-    pair.run_until(Duration::from_secs(60), |pair| {
-        messages(pair, Side::Client).len() == 10
-    });
+    assert_eq!((refused, accepted), (SendError::Full, 10), "1 MiB by default");
+    pair.run_until(Duration::from_secs(60), |pair| messages(pair, Side::Client).len() == 10);
     pair.run_for(Duration::from_secs(1));
-    assert_eq!(
-        send(
-            &mut pair,
-            Side::Server,
-            id,
-            MessageKind::Binary,
-            &pattern(100_000)
-        ),
-        Ok(())
-    );
+    assert_eq!(send(&mut pair, Side::Server, id, MessageKind::Binary, &pattern(100_000)), Ok(()));
 }
 
 #[test]
 fn the_peers_message_limit_is_kept() {
     let mut pair = Pair::connected();
-    let id = open(
-        &mut pair,
-        Side::Server,
-        "limit",
-        ChannelReliability::RELIABLE,
-    );
-    for (announced, max) in [
-        (Some(1000), 1000),
-        (None, 65_536),
-        (Some(0), MESSAGE_MAX),
-        (Some(1 << 40), MESSAGE_MAX),
-    ] {
-        let remote = RemoteParameters {
-            max_message_size: announced,
-            ..pair.server_remote.clone()
-        };
+    let id = open(&mut pair, Side::Server, "limit", ChannelReliability::RELIABLE);
+    for (announced, max) in
+        [(Some(1000), 1000), (None, 65_536), (Some(0), MESSAGE_MAX), (Some(1 << 40), MESSAGE_MAX)]
+    {
+        let remote = RemoteParameters { max_message_size: announced, ..pair.server_remote.clone() };
         pair.server.set_remote(pair.now, remote).unwrap();
-        let too_large = send(
-            &mut pair,
-            Side::Server,
-            id,
-            MessageKind::Text,
-            &pattern(max + 1),
-        );
+        let too_large = send(&mut pair, Side::Server, id, MessageKind::Text, &pattern(max + 1));
         assert_eq!(too_large, Err(SendError::TooLarge { max }));
-        assert_eq!(
-            send(
-                &mut pair,
-                Side::Server,
-                id,
-                MessageKind::Text,
-                &pattern(max)
-            ),
-            Ok(())
-        );
+        assert_eq!(send(&mut pair, Side::Server, id, MessageKind::Text, &pattern(max)), Ok(()));
     }
 }
 
@@ -431,18 +266,14 @@ fn channels_and_labels_are_bounded() {
     let now = pair.now;
     let long = "x".repeat(headwater_transport::LABEL_MAX + 1);
     assert_eq!(
-        pair.server
-            .open_channel(now, &long, ChannelReliability::RELIABLE),
+        pair.server.open_channel(now, &long, ChannelReliability::RELIABLE),
         Err(OpenChannelError::LabelTooLong)
     );
     for _ in 0..CHANNELS_MAX {
-        pair.server
-            .open_channel(now, "many", ChannelReliability::RELIABLE)
-            .unwrap();
+        pair.server.open_channel(now, "many", ChannelReliability::RELIABLE).unwrap();
     }
     assert_eq!(
-        pair.server
-            .open_channel(now, "one more", ChannelReliability::RELIABLE),
+        pair.server.open_channel(now, "one more", ChannelReliability::RELIABLE),
         Err(OpenChannelError::TooMany)
     );
     pair.run_until(SOON, |pair| {
@@ -453,8 +284,7 @@ fn channels_and_labels_are_bounded() {
     });
     pair.server.close(now);
     assert_eq!(
-        pair.server
-            .open_channel(now, "late", ChannelReliability::RELIABLE),
+        pair.server.open_channel(now, "late", ChannelReliability::RELIABLE),
         Err(OpenChannelError::Closed)
     );
 }
@@ -464,25 +294,13 @@ fn many_channels_come_and_go() {
     let mut pair = Pair::connected();
     let mut random = Random(5);
     for round in 0..120 {
-        let from = if random.below(2) == 0 {
-            Side::Server
-        } else {
-            Side::Client
-        };
-        let id = open(
-            &mut pair,
-            from,
-            &format!("round {round}"),
-            ChannelReliability::RELIABLE,
-        );
+        let from = if random.below(2) == 0 { Side::Server } else { Side::Client };
+        let id = open(&mut pair, from, &format!("round {round}"), ChannelReliability::RELIABLE);
         send(&mut pair, from, id, MessageKind::Binary, &pattern(round)).unwrap();
         pair.run_for(Duration::from_millis(200));
         let now = pair.now;
         pair.side(from).close_channel(now, id);
         pair.run_for(Duration::from_millis(400));
     }
-    assert_eq!(
-        messages(&pair, Side::Server).len() + messages(&pair, Side::Client).len(),
-        120
-    );
+    assert_eq!(messages(&pair, Side::Server).len() + messages(&pair, Side::Client).len(), 120);
 }

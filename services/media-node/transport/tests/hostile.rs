@@ -42,15 +42,10 @@ fn recorded() -> Vec<Flying> {
         .open_channel(pair.now, "x", ChannelReliability::RELIABLE)
         .expect("an open transport");
     pair.run_for(Duration::from_secs(1));
-    pair.client
-        .send_message(pair.now, id, MessageKind::Text, b"text")
-        .expect("an open transport");
+    pair.client.send_message(pair.now, id, MessageKind::Text, b"text").expect("an open transport");
     pair.send_rtp(Side::Client, &rtp(1, 1, &pattern(100)));
     pair.run_for(Duration::from_secs(1));
-    pair.sent
-        .into_iter()
-        .filter(|flying| flying.to == Side::Server)
-        .collect()
+    pair.sent.into_iter().filter(|flying| flying.to == Side::Server).collect()
 }
 
 /// Media and a message still pass in both directions.
@@ -64,12 +59,8 @@ fn assert_alive(pair: &mut Pair) {
             |event| matches!(event, TransportEvent::ChannelOpen { id: open, .. } if *open == id),
         )
     });
-    pair.server
-        .send_message(pair.now, id, MessageKind::Text, b"down")
-        .expect("an open transport");
-    pair.client
-        .send_message(pair.now, id, MessageKind::Text, b"up")
-        .expect("an open transport");
+    pair.server.send_message(pair.now, id, MessageKind::Text, b"down").expect("an open transport");
+    pair.client.send_message(pair.now, id, MessageKind::Text, b"up").expect("an open transport");
     pair.send_rtp(Side::Client, &rtp(77, 1, b"up"));
     pair.send_rtp(Side::Server, &rtp(77, 1, b"down"));
     pair.run_for(Duration::from_secs(3));
@@ -97,37 +88,17 @@ fn forged_stun_changes_nothing_and_gets_no_answer() {
     let mut pair = Pair::connected();
     let now = pair.now;
     let forged = [
-        (
-            check("serverFrag", "wrong password, long enough", true),
-            StunError::NotAuthentic,
-        ),
-        (
-            check("otherFrag", &credentials("server").pwd, true),
-            StunError::UnknownUsername,
-        ),
-        (
-            check("", &credentials("server").pwd, true),
-            StunError::UnknownUsername,
-        ),
+        (check("serverFrag", "wrong password, long enough", true), StunError::NotAuthentic),
+        (check("otherFrag", &credentials("server").pwd, true), StunError::UnknownUsername),
+        (check("", &credentials("server").pwd, true), StunError::UnknownUsername),
     ];
     for (datagram, expected) in forged {
-        assert_eq!(
-            pair.server.handle_stun(now, stranger(), &datagram),
-            Err(expected)
-        );
+        assert_eq!(pair.server.handle_stun(now, stranger(), &datagram), Err(expected));
         assert!(pair.server.poll_output().is_none());
     }
-    let answer = pair
-        .sent
-        .iter()
-        .find(|flying| flying.to == Side::Client)
-        .unwrap()
-        .datagram
-        .clone();
-    assert_eq!(
-        pair.server.handle_stun(now, stranger(), &answer),
-        Err(StunError::UnexpectedType)
-    );
+    let answer =
+        pair.sent.iter().find(|flying| flying.to == Side::Client).unwrap().datagram.clone();
+    assert_eq!(pair.server.handle_stun(now, stranger(), &answer), Err(StunError::UnexpectedType));
     assert!(!pair.server.is_valid_path(stranger()));
     assert_eq!(pair.server.selected_path(), Some(client_path()));
     assert_eq!(pair.server.stats().stun_refused, 4);
@@ -138,10 +109,7 @@ fn forged_stun_changes_nothing_and_gets_no_answer() {
 fn dtls_and_media_from_a_stranger_are_dropped() {
     for flying in recorded() {
         let mut pair = Pair::new(Weather::default());
-        pair.deliver(&Flying {
-            from: stranger(),
-            ..flying.clone()
-        });
+        pair.deliver(&Flying { from: stranger(), ..flying.clone() });
         if classify(&flying.datagram) == headwater_transport::PacketClass::Dtls {
             assert_eq!(pair.server.stats().dtls_from_strangers, 1);
             assert!(pair.server.poll_output().is_none());
@@ -150,10 +118,7 @@ fn dtls_and_media_from_a_stranger_are_dropped() {
     let mut pair = Pair::connected();
     for flying in recorded() {
         if classify(&flying.datagram) == headwater_transport::PacketClass::Dtls {
-            pair.deliver(&Flying {
-                from: stranger(),
-                ..flying
-            });
+            pair.deliver(&Flying { from: stranger(), ..flying });
         }
     }
     assert_alive(&mut pair);
@@ -174,11 +139,7 @@ fn a_plain_alert_or_close_notify_ends_nothing() {
                 from: client_path(),
                 datagram: record.clone(),
             });
-            pair.deliver(&Flying {
-                to: Side::Client,
-                from: server_path(),
-                datagram: record,
-            });
+            pair.deliver(&Flying { to: Side::Client, from: server_path(), datagram: record });
         }
         pair.run_for(Duration::from_millis(5));
         assert!(pair.now < support::origin() + SOON, "{:?}", pair.events);
@@ -190,27 +151,17 @@ fn a_plain_alert_or_close_notify_ends_nothing() {
 #[test]
 fn forged_first_hellos_do_not_keep_the_client_out() {
     let mut pair = Pair::new(Weather::default());
-    let hello = recorded()
-        .into_iter()
-        .find(|flying| flying.datagram[0] == 22)
-        .unwrap();
+    let hello = recorded().into_iter().find(|flying| flying.datagram[0] == 22).unwrap();
     let mut random = Random(1);
     let mut forged = 0u32;
     while !pair.is_connected() {
         // A hello with another random, from a spoofed source on the same path.
         let mut datagram = hello.datagram.clone();
         datagram[27..59].fill_with(|| random.next() as u8);
-        pair.deliver(&Flying {
-            datagram,
-            ..hello.clone()
-        });
+        pair.deliver(&Flying { datagram, ..hello.clone() });
         forged += 1;
         pair.run_for(Duration::from_millis(12));
-        assert!(
-            pair.now < support::origin() + SETUP,
-            "{forged} forged; {:?}",
-            pair.events
-        );
+        assert!(pair.now < support::origin() + SETUP, "{forged} forged; {:?}", pair.events);
     }
     assert_alive(&mut pair);
 }
@@ -220,29 +171,12 @@ fn a_handshake_message_in_one_byte_pieces_is_taken_or_dropped_in_bounds() {
     let mut pair = Pair::new(Weather::default());
     pair.run_until(SOON, |pair| pair.server.selected_path().is_some());
     for offset in 0..20_000u32 {
-        let mut record = vec![
-            22,
-            0xfe,
-            0xfd,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            (offset >> 8) as u8,
-            offset as u8,
-            0,
-            13,
-        ];
+        let mut record =
+            vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, (offset >> 8) as u8, offset as u8, 0, 13];
         record.extend_from_slice(&[11, 0, 0x40, 0, 0, 2, 0]);
         record.extend_from_slice(&(offset * 2 % 0x4000).to_be_bytes()[2..]);
         record.extend_from_slice(&[0, 0, 1, 7]);
-        pair.deliver(&Flying {
-            to: Side::Server,
-            from: client_path(),
-            datagram: record,
-        });
+        pair.deliver(&Flying { to: Side::Server, from: client_path(), datagram: record });
     }
     pair.run_until(SETUP, Pair::is_connected);
     assert_alive(&mut pair);
@@ -272,16 +206,10 @@ fn a_replayed_or_tampered_media_packet_is_refused() {
     pair.run_for(Duration::from_millis(50));
     assert_eq!(pair.plain_rtp.len(), 1);
     let now = pair.now;
-    assert_eq!(
-        pair.server.unprotect_rtp(now, &mut packet.clone()),
-        Err(SrtpError::Replayed)
-    );
+    assert_eq!(pair.server.unprotect_rtp(now, &mut packet.clone()), Err(SrtpError::Replayed));
     let mut tampered = packet;
     tampered[2] ^= 1;
-    assert_eq!(
-        pair.server.unprotect_rtp(now, &mut tampered),
-        Err(SrtpError::NotAuthentic)
-    );
+    assert_eq!(pair.server.unprotect_rtp(now, &mut tampered), Err(SrtpError::NotAuthentic));
 }
 
 /// A datagram that a real one turned into.
@@ -296,13 +224,8 @@ fn mangle(random: &mut Random, datagram: &[u8]) -> Vec<u8> {
             }
         }
         2 => mangled.extend((0..random.below(60)).map(|_| random.next() as u8)),
-        3 => mangled
-            .iter_mut()
-            .skip(13)
-            .for_each(|byte| *byte = random.next() as u8),
-        _ => mangled
-            .iter_mut()
-            .for_each(|byte| *byte = random.next() as u8),
+        3 => mangled.iter_mut().skip(13).for_each(|byte| *byte = random.next() as u8),
+        _ => mangled.iter_mut().for_each(|byte| *byte = random.next() as u8),
     }
     mangled
 }
@@ -311,10 +234,7 @@ fn mangle(random: &mut Random, datagram: &[u8]) -> Vec<u8> {
 fn mangled_copies_from_a_valid_path_do_not_disturb_the_connection() {
     for seed in 0..40 {
         let mut random = Random(seed + 1000);
-        let mut pair = Pair::new(Weather {
-            seed,
-            ..Weather::default()
-        });
+        let mut pair = Pair::new(Weather { seed, ..Weather::default() });
         let (mut mangled, mut arrived) = (0, 0);
         while !pair.is_connected() {
             pair.run_for(Duration::from_millis(11));
@@ -327,26 +247,16 @@ fn mangled_copies_from_a_valid_path_do_not_disturb_the_connection() {
             }) {
                 if pair.side(flying.to).is_valid_path(flying.from) {
                     let datagram = mangle(&mut random, &flying.datagram);
-                    pair.deliver(&Flying {
-                        datagram,
-                        ..flying.clone()
-                    });
+                    pair.deliver(&Flying { datagram, ..flying.clone() });
                 }
             }
-            assert!(
-                pair.now < support::origin() + SETUP,
-                "seed {seed}: {:?}",
-                pair.events
-            );
+            assert!(pair.now < support::origin() + SETUP, "seed {seed}: {:?}", pair.events);
         }
         let sent = pair.sent.clone();
         for _ in 0..20 {
             for flying in &sent {
                 let datagram = mangle(&mut random, &flying.datagram);
-                pair.deliver(&Flying {
-                    datagram,
-                    ..flying.clone()
-                });
+                pair.deliver(&Flying { datagram, ..flying.clone() });
             }
         }
         assert_alive(&mut pair);
@@ -404,9 +314,7 @@ fn real_messages() -> Vec<(u8, Vec<u8>)> {
     let datagrams = sent.iter().filter(|flying| flying.datagram[0] == 22);
     let pieces = datagrams.flat_map(|flying| support::cut_handshake(&flying.datagram, 1 << 16));
     let plain = pieces.filter(|piece| piece[0] == 22 && piece[4] == 0);
-    plain
-        .map(|piece| (piece[13], piece[25..].to_vec()))
-        .collect()
+    plain.map(|piece| (piece[13], piece[25..].to_vec())).collect()
 }
 
 proptest! {

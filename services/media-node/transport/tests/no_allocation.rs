@@ -4,11 +4,8 @@ use headwater_transport::{MasterKey, SRTP_OVERHEAD_MAX, SrtpProfile, SrtpSession
 
 fn session(profile: SrtpProfile) -> SrtpSession {
     let key = [7; 32];
-    let master = MasterKey {
-        key: &key[..profile.key_len()],
-        salt: &key[..profile.salt_len()],
-    };
-    SrtpSession::new(profile, master, master).unwrap()
+    let master = MasterKey { key: &key[..profile.key_len()], salt: &key[..profile.salt_len()] };
+    SrtpSession::new(profile, master, master).expect("lengths of the profile")
 }
 
 fn round_trip(
@@ -20,19 +17,17 @@ fn round_trip(
     let plain = packet.len() - SRTP_OVERHEAD_MAX;
     packet[0] = 0x80;
     packet[2..4].copy_from_slice(&sequence.to_be_bytes());
-    let total = sender.protect_rtp(packet, 12, plain).unwrap();
+    let total = sender.protect_rtp(packet, 12, plain).expect("a fresh packet");
     assert_eq!(receiver.unprotect_rtp(&mut packet[..total]), Ok(plain));
-    let total = sender.protect_rtcp(packet, 40).unwrap();
+    let total = sender.protect_rtcp(packet, 40).expect("room");
     assert_eq!(receiver.unprotect_rtcp(&mut packet[..total]), Ok(40));
 }
 
 #[test]
 fn protecting_and_unprotecting_allocate_nothing() {
-    for profile in [
-        SrtpProfile::AeadAes128Gcm,
-        SrtpProfile::AeadAes256Gcm,
-        SrtpProfile::AesCm128HmacSha1_80,
-    ] {
+    for profile in
+        [SrtpProfile::AeadAes128Gcm, SrtpProfile::AeadAes256Gcm, SrtpProfile::AesCm128HmacSha1_80]
+    {
         let (mut sender, mut receiver) = (session(profile), session(profile));
         let mut packet = vec![0; 1200 + SRTP_OVERHEAD_MAX];
         for ssrc in 0..20u8 {

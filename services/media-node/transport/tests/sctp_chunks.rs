@@ -16,9 +16,8 @@ fn chunk(kind: u8, flags: u8, value: &[u8]) -> Vec<u8> {
 
 /// A chunk of a kind that the library knows, with values near what it expects.
 fn any_chunk() -> impl Strategy<Value = Vec<u8>> {
-    let kind = prop::sample::select(vec![
-        0u8, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 130, 132, 192, 194,
-    ]);
+    let kind =
+        prop::sample::select(vec![0u8, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 130, 132, 192, 194]);
     let number = prop_oneof![0u32..40, any::<u32>()];
     (
         kind,
@@ -38,22 +37,16 @@ fn any_chunk() -> impl Strategy<Value = Vec<u8>> {
 /// DATA that opens channels, fragments and completes messages.
 fn data_chunk() -> impl Strategy<Value = Vec<u8>> {
     let ppi = prop::sample::select(vec![50u32, 51, 53, 56, 57, 52, 0]);
-    (
-        0u32..40,
-        0u16..3,
-        0u16..4,
-        ppi,
-        0u8..8,
-        prop::collection::vec(0u8..8, 1..30),
-    )
-        .prop_map(|(tsn, stream, sequence, ppi, flags, payload)| {
+    (0u32..40, 0u16..3, 0u16..4, ppi, 0u8..8, prop::collection::vec(0u8..8, 1..30)).prop_map(
+        |(tsn, stream, sequence, ppi, flags, payload)| {
             let mut value = tsn.to_be_bytes().to_vec();
             value.extend_from_slice(&stream.to_be_bytes());
             value.extend_from_slice(&sequence.to_be_bytes());
             value.extend_from_slice(&ppi.to_be_bytes());
             value.extend_from_slice(&payload);
             chunk(0, flags, &value)
-        })
+        },
+    )
 }
 
 fn packet() -> impl Strategy<Value = Vec<u8>> {

@@ -35,34 +35,17 @@ impl Certificates {
             client_key: folder.join("client-key.pem"),
         };
         let mut authority = CertificateParams::new(Vec::new())?;
-        authority
-            .distinguished_name
-            .push(DnType::CommonName, "test authority");
+        authority.distinguished_name.push(DnType::CommonName, "test authority");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority_key = KeyPair::generate()?;
         let certificate = authority.self_signed(&authority_key)?;
         std::fs::write(&files.ca, certificate.pem())?;
         let issuer = Issuer::new(authority, authority_key);
         // Members show their certificate as clients of themselves, too.
-        let both = [
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        sign(
-            &issuer,
-            &["127.0.0.1", "localhost"],
-            &both,
-            &files.server,
-            &files.server_key,
-        )?;
+        let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        sign(&issuer, &["127.0.0.1", "localhost"], &both, &files.server, &files.server_key)?;
         let client = [ExtendedKeyUsagePurpose::ClientAuth];
-        sign(
-            &issuer,
-            &["client"],
-            &client,
-            &files.client,
-            &files.client_key,
-        )?;
+        sign(&issuer, &["client"], &client, &files.client, &files.client_key)?;
         Ok(files)
     }
 

@@ -56,9 +56,7 @@ mod tests {
         let sleep = || Command::new("sleep").arg("60").spawn().unwrap();
         let (mut first, mut last) = (sleep(), sleep());
         let mut guard = Guard::start().unwrap();
-        guard
-            .watch_over([first.id(), last.id()].into_iter())
-            .unwrap();
+        guard.watch_over([first.id(), last.id()].into_iter()).unwrap();
         guard.watch_over([last.id()].into_iter()).unwrap();
         drop(guard);
         assert_eq!(last.wait().unwrap().signal(), Some(9));

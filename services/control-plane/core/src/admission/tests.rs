@@ -11,10 +11,7 @@ fn node() -> NodeId {
 
 fn carrier(standing: Standing) -> Carrier {
     Carrier {
-        planned: PlannedShard {
-            node: node(),
-            shard: ShardIndex(0),
-        },
+        planned: PlannedShard { node: node(), shard: ShardIndex(0) },
         standing,
         shard_exists: true,
         address_known: true,
@@ -46,20 +43,14 @@ fn room(facts: &mut JoinFacts) -> &mut RoomFacts {
 }
 
 fn blame(facts: &mut JoinFacts, epoch: u64) {
-    facts.failed = Some(FailedNode {
-        node: node(),
-        epoch: Epoch(epoch),
-    });
+    facts.failed = Some(FailedNode { node: node(), epoch: Epoch(epoch) });
 }
 
 const ADMITTED: Decision = Decision::Answer(Admission::Admitted);
 const AWAY: Decision = Decision::Answer(Admission::Wait(WaitReason::RegistryUnreachable));
 
 fn replan() -> Decision {
-    Decision::WritePlan {
-        replaces: Epoch(4),
-        without: Some(node()),
-    }
+    Decision::WritePlan { replaces: Epoch(4), without: Some(node()) }
 }
 
 #[test]
@@ -72,23 +63,14 @@ fn a_join_to_a_planned_room_needs_no_registry() {
         Standing::Unregistered,
     ] {
         for knowledge in [Knowledge::Watched, Knowledge::Read, Knowledge::Unreachable] {
-            assert_eq!(
-                decide(&JoinFacts {
-                    knowledge,
-                    ..planned(standing)
-                }),
-                ADMITTED
-            );
+            assert_eq!(decide(&JoinFacts { knowledge, ..planned(standing) }), ADMITTED);
         }
     }
 }
 
 #[test]
 fn an_unknown_room_is_looked_for_before_it_is_created_or_refused() {
-    let mut facts = JoinFacts {
-        room: None,
-        ..planned(Standing::Serving)
-    };
+    let mut facts = JoinFacts { room: None, ..planned(Standing::Serving) };
     assert_eq!(decide(&facts), Decision::ReadRoom);
     facts.knowledge = Knowledge::Read;
     assert_eq!(decide(&facts), Decision::Answer(Admission::RoomNotFound));
@@ -104,13 +86,7 @@ fn a_room_without_a_plan_gets_one() {
     room(&mut facts).carrier = None;
     assert_eq!(decide(&facts), Decision::ReadRoom);
     facts.knowledge = Knowledge::Read;
-    assert_eq!(
-        decide(&facts),
-        Decision::WritePlan {
-            replaces: Epoch(4),
-            without: None
-        }
-    );
+    assert_eq!(decide(&facts), Decision::WritePlan { replaces: Epoch(4), without: None });
 }
 
 #[test]
@@ -146,19 +122,13 @@ fn a_stale_complaint_gets_the_newer_plan() {
 #[test]
 fn a_complaint_about_another_node_gets_the_present_plan() {
     let mut facts = planned(Standing::Serving);
-    facts.failed = Some(FailedNode {
-        node: NodeId::new("b").unwrap(),
-        epoch: Epoch(4),
-    });
+    facts.failed = Some(FailedNode { node: NodeId::new("b").unwrap(), epoch: Epoch(4) });
     assert_eq!(decide(&facts), ADMITTED);
 }
 
 #[test]
 fn a_gone_node_is_replaced_but_trusted_while_the_breaker_is_open() {
-    let mut facts = JoinFacts {
-        knowledge: Knowledge::Read,
-        ..planned(Standing::Gone)
-    };
+    let mut facts = JoinFacts { knowledge: Knowledge::Read, ..planned(Standing::Gone) };
     assert_eq!(decide(&facts), replan());
     facts.frozen = true;
     assert_eq!(decide(&facts), ADMITTED);
@@ -170,15 +140,9 @@ fn a_gone_node_is_replaced_but_trusted_while_the_breaker_is_open() {
 
 #[test]
 fn a_dead_node_while_the_registry_is_away_means_waiting() {
-    let mut facts = JoinFacts {
-        knowledge: Knowledge::Unreachable,
-        ..planned(Standing::Gone)
-    };
+    let mut facts = JoinFacts { knowledge: Knowledge::Unreachable, ..planned(Standing::Gone) };
     assert_eq!(decide(&facts), AWAY);
-    facts = JoinFacts {
-        knowledge: Knowledge::Unreachable,
-        ..planned(Standing::Serving)
-    };
+    facts = JoinFacts { knowledge: Knowledge::Unreachable, ..planned(Standing::Serving) };
     blame(&mut facts, 4);
     facts.failed_answers = Some(false);
     assert_eq!(decide(&facts), AWAY);
@@ -202,20 +166,11 @@ fn a_small_full_room_is_counted_before_anybody_is_refused() {
     assert_eq!(decide(&facts), Decision::CountSeats(node()));
     facts.seats_asked = true;
     assert_eq!(decide(&facts), Decision::Answer(Admission::RoomFull));
-    facts.seats = Some(SeatCount {
-        participants: 2,
-        is_inside: false,
-    });
+    facts.seats = Some(SeatCount { participants: 2, is_inside: false });
     assert_eq!(decide(&facts), Decision::Answer(Admission::RoomFull));
-    facts.seats = Some(SeatCount {
-        participants: 2,
-        is_inside: true,
-    });
+    facts.seats = Some(SeatCount { participants: 2, is_inside: true });
     assert_eq!(decide(&facts), ADMITTED);
-    facts.seats = Some(SeatCount {
-        participants: 1,
-        is_inside: false,
-    });
+    facts.seats = Some(SeatCount { participants: 1, is_inside: false });
     assert_eq!(decide(&facts), ADMITTED);
 }
 
@@ -225,51 +180,35 @@ fn a_full_node_makes_newcomers_wait() {
     if let Some(carrier) = &mut room(&mut facts).carrier {
         carrier.full = true;
     }
-    assert_eq!(
-        decide(&facts),
-        Decision::Answer(Admission::Wait(WaitReason::NodeFull))
-    );
+    assert_eq!(decide(&facts), Decision::Answer(Admission::Wait(WaitReason::NodeFull)));
     facts.resuming = true;
     assert_eq!(decide(&facts), ADMITTED);
 }
 
 fn any_facts() -> impl Strategy<Value = JoinFacts> {
     let standing = prop_oneof![Just(Standing::Serving), Just(Standing::Gone)];
-    let room = (
-        0_u64..4,
-        prop::option::of((standing, any::<[bool; 3]>())),
-        0_u32..3,
-        0_u32..4,
-    )
-        .prop_map(
-            |(epoch, carrying, max_participants, participants)| RoomFacts {
-                epoch: Epoch(epoch),
-                carrier: carrying.map(|(standing, [shard_exists, address_known, full])| Carrier {
-                    shard_exists,
-                    address_known,
-                    full,
-                    ..carrier(standing)
-                }),
-                max_participants,
-                participants,
-            },
-        );
-    (
-        prop::option::of(room),
-        any::<[bool; 3]>(),
-        prop::option::of(0_u64..4),
-    )
-        .prop_map(|(room, [may_create, resuming, frozen], failed)| JoinFacts {
+    let room = (0_u64..4, prop::option::of((standing, any::<[bool; 3]>())), 0_u32..3, 0_u32..4)
+        .prop_map(|(epoch, carrying, max_participants, participants)| RoomFacts {
+            epoch: Epoch(epoch),
+            carrier: carrying.map(|(standing, [shard_exists, address_known, full])| Carrier {
+                shard_exists,
+                address_known,
+                full,
+                ..carrier(standing)
+            }),
+            max_participants,
+            participants,
+        });
+    (prop::option::of(room), any::<[bool; 3]>(), prop::option::of(0_u64..4)).prop_map(
+        |(room, [may_create, resuming, frozen], failed)| JoinFacts {
             room,
             may_create,
             resuming,
             frozen,
-            failed: failed.map(|epoch| FailedNode {
-                node: node(),
-                epoch: Epoch(epoch),
-            }),
+            failed: failed.map(|epoch| FailedNode { node: node(), epoch: Epoch(epoch) }),
             ..planned(Standing::Serving)
-        })
+        },
+    )
 }
 
 proptest! {

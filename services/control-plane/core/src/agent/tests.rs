@@ -34,15 +34,8 @@ fn spec(uid: &str) -> RoomSpec {
 }
 
 fn plan_on(uid: &str, name: &str, epoch: u64) -> Plan {
-    let shard = PlannedShard {
-        node: node(name),
-        shard: ShardIndex(0),
-    };
-    Plan {
-        room_uid: RoomUid::from_raw(uid),
-        epoch: Epoch(epoch),
-        shards: vec![shard],
-    }
+    let shard = PlannedShard { node: node(name), shard: ShardIndex(0) };
+    Plan { room_uid: RoomUid::from_raw(uid), epoch: Epoch(epoch), shards: vec![shard] }
 }
 
 fn report(uid: &str, epoch: u64, participants: u32) -> RoomReport {
@@ -52,11 +45,7 @@ fn report(uid: &str, epoch: u64, participants: u32) -> RoomReport {
         shard: ShardIndex(0),
         participants,
         publishers: 0,
-        empty_for: if participants > 0 {
-            Duration::ZERO
-        } else {
-            Duration::from_secs(1)
-        },
+        empty_for: if participants > 0 { Duration::ZERO } else { Duration::from_secs(1) },
         ever_joined: true,
     }
 }
@@ -72,43 +61,27 @@ impl Bench {
     fn new() -> Self {
         let mut state = State::default();
         for name in ["a", "b"] {
-            state.set_node(
-                node(name),
-                NodeFacts {
-                    shards: 1,
-                    ..NodeFacts::default()
-                },
-            );
+            state.set_node(node(name), NodeFacts { shards: 1, ..NodeFacts::default() });
             state.set_agent(&node(name), AgentState::Connected);
         }
-        Self {
-            state,
-            ledger: AgentLedger::default(),
-            now: origin(),
-        }
+        Self { state, ledger: AgentLedger::default(), now: origin() }
     }
 
     fn with_room(mut self, uid: &str, on: &str, epoch: u64) -> Self {
         self.state.set_spec(room("r"), spec(uid), epoch, epoch);
-        self.state
-            .set_plan(room("r"), plan_on(uid, on, epoch), epoch);
+        self.state.set_plan(room("r"), plan_on(uid, on, epoch), epoch);
         self
     }
 
     fn reports(&mut self, reports: impl IntoIterator<Item = RoomReport>) {
-        let reports = reports
-            .into_iter()
-            .map(|report| (room("r"), report))
-            .collect();
-        self.state
-            .handle_report(&node("a"), NodeLoad::default(), reports);
+        let reports = reports.into_iter().map(|report| (room("r"), report)).collect();
+        self.state.handle_report(&node("a"), NodeLoad::default(), reports);
         self.ledger.handle_report(self.now);
     }
 
     fn orders(&mut self) -> Vec<Order> {
         let view = &self.state.observed().nodes[&node("a")];
-        self.ledger
-            .orders(self.now, &node("a"), self.state.intended(), view)
+        self.ledger.orders(self.now, &node("a"), self.state.intended(), view)
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -117,18 +90,11 @@ impl Bench {
 }
 
 fn assign() -> Order {
-    Order::Assign {
-        room: room("r"),
-        shard: ShardIndex(0),
-    }
+    Order::Assign { room: room("r"), shard: ShardIndex(0) }
 }
 
 fn release(epoch: u64, reason: ReleaseReason) -> Order {
-    Order::Release {
-        room: room("r"),
-        epoch: Epoch(epoch),
-        reason,
-    }
+    Order::Release { room: room("r"), epoch: Epoch(epoch), reason }
 }
 
 #[test]
@@ -177,10 +143,7 @@ fn a_deleted_room_is_released_as_deleted() {
 fn a_room_that_stood_empty_is_released_as_closed() {
     let mut bench = Bench::new().with_room("RM_1", "a", 4);
     bench.orders();
-    bench.reports([RoomReport {
-        empty_for: DEPARTURE_TIMEOUT,
-        ..report("RM_1", 4, 0)
-    }]);
+    bench.reports([RoomReport { empty_for: DEPARTURE_TIMEOUT, ..report("RM_1", 4, 0) }]);
     bench.state.remove_spec(&room("r"));
     assert_eq!(bench.orders(), [release(4, ReleaseReason::Closed)]);
 }
@@ -212,20 +175,14 @@ fn a_room_recreated_under_its_name_ends_the_old_one_first() {
     bench.state.remove_spec(&room("r"));
     bench.state.remove_plan(&room("r"));
     let mut bench = bench.with_room("RM_2", "a", 9);
-    assert_eq!(
-        bench.orders(),
-        [release(4, ReleaseReason::Deleted), assign()]
-    );
+    assert_eq!(bench.orders(), [release(4, ReleaseReason::Deleted), assign()]);
 }
 
 #[test]
 fn an_old_incarnation_found_on_a_new_stream_ends_first() {
     let mut bench = Bench::new().with_room("RM_2", "a", 9);
     bench.reports([report("RM_1", 4, 3)]);
-    assert_eq!(
-        bench.orders(),
-        [release(4, ReleaseReason::Deleted), assign()]
-    );
+    assert_eq!(bench.orders(), [release(4, ReleaseReason::Deleted), assign()]);
 }
 
 #[test]
@@ -262,11 +219,7 @@ impl Carried {
         match order {
             Order::Assign { room: id, .. } => {
                 let intended = &state.intended().rooms()[id];
-                if self
-                    .0
-                    .get(id)
-                    .is_none_or(|known| known.epoch <= intended.epoch())
-                {
+                if self.0.get(id).is_none_or(|known| known.epoch <= intended.epoch()) {
                     let fresh = RoomReport {
                         uid: intended.spec.uid.clone(),
                         ..report("", intended.epoch().0, 0)
@@ -274,29 +227,15 @@ impl Carried {
                     self.0.insert(id.clone(), fresh);
                 }
             }
-            Order::Release {
-                room: id, epoch, ..
-            } => {
+            Order::Release { room: id, epoch, .. } => {
                 if self.0.get(id).is_some_and(|known| known.epoch <= *epoch) {
                     self.0.remove(id);
                 }
             }
-            Order::Verify {
-                room: id,
-                epoch,
-                reason,
-                ..
-            } => {
+            Order::Verify { room: id, epoch, reason, .. } => {
                 if !state.intended().rooms().contains_key(id) {
                     let (room, epoch, reason) = (id.clone(), *epoch, *reason);
-                    self.obey(
-                        &Order::Release {
-                            room,
-                            epoch,
-                            reason,
-                        },
-                        state,
-                    );
+                    self.obey(&Order::Release { room, epoch, reason }, state);
                 }
             }
         }

@@ -16,21 +16,12 @@ fn node(busiest_shard: f32) -> NodeView {
         shards: 2,
         ..NodeView::default()
     };
-    node.handle_report(
-        NodeLoad {
-            busiest_shard,
-            ..NodeLoad::default()
-        },
-        BTreeMap::new(),
-    );
+    node.handle_report(NodeLoad { busiest_shard, ..NodeLoad::default() }, BTreeMap::new());
     node
 }
 
 fn cluster<const N: usize>(nodes: [(&str, NodeView); N]) -> BTreeMap<NodeId, NodeView> {
-    nodes
-        .into_iter()
-        .map(|(name, node)| (id(name), node))
-        .collect()
+    nodes.into_iter().map(|(name, node)| (id(name), node)).collect()
 }
 
 /// Places `rooms` rooms one after the other, each seen by the next.
@@ -38,82 +29,39 @@ fn place_many(nodes: &mut BTreeMap<NodeId, NodeView>, rooms: u32, seed: u64) -> 
     let mut random = Random(seed);
     for _ in 0..rooms {
         let choice = choose(nodes, &Wish::default(), random.next()).unwrap();
-        nodes
-            .get_mut(&choice.node)
-            .unwrap()
-            .add_planned(choice.shard);
+        nodes.get_mut(&choice.node).unwrap().add_planned(choice.shard);
     }
     nodes.values().map(NodeView::planned_rooms).collect()
 }
 
 #[test]
 fn nothing_serving_is_told_apart_from_everything_full() {
-    assert_eq!(
-        choose(&BTreeMap::new(), &Wish::default(), 1),
-        Err(NoPlace::NoNode)
-    );
+    assert_eq!(choose(&BTreeMap::new(), &Wish::default(), 1), Err(NoPlace::NoNode));
     let full = cluster([("a", node(0.95)), ("b", node(0.91))]);
     assert_eq!(choose(&full, &Wish::default(), 1), Err(NoPlace::AllFull));
 }
 
 #[test]
 fn a_soft_node_is_taken_only_if_no_other_can() {
-    let mut nodes = cluster([
-        ("busy", node(0.8)),
-        ("calm", node(0.1)),
-        ("calm2", node(0.1)),
-    ]);
+    let mut nodes = cluster([("busy", node(0.8)), ("calm", node(0.1)), ("calm2", node(0.1))]);
     for seed in 0..200 {
-        assert_ne!(
-            choose(&nodes, &Wish::default(), seed).unwrap().node,
-            id("busy")
-        );
+        assert_ne!(choose(&nodes, &Wish::default(), seed).unwrap().node, id("busy"));
     }
     nodes.retain(|name, _| name.as_str() == "busy");
-    assert_eq!(
-        choose(&nodes, &Wish::default(), 1).unwrap().node,
-        id("busy")
-    );
+    assert_eq!(choose(&nodes, &Wish::default(), 1).unwrap().node, id("busy"));
 }
 
 #[test]
 fn cordoned_draining_lost_and_excluded_nodes_are_never_chosen() {
     let nodes = cluster([
-        (
-            "cordoned",
-            NodeView {
-                lifecycle: Lifecycle::Cordon,
-                ..node(0.0)
-            },
-        ),
-        (
-            "draining",
-            NodeView {
-                lifecycle: Lifecycle::Drain,
-                ..node(0.0)
-            },
-        ),
-        (
-            "lost",
-            NodeView {
-                agent: AgentState::Lost,
-                ..node(0.0)
-            },
-        ),
-        (
-            "unregistered",
-            NodeView {
-                registered: false,
-                ..node(0.0)
-            },
-        ),
+        ("cordoned", NodeView { lifecycle: Lifecycle::Cordon, ..node(0.0) }),
+        ("draining", NodeView { lifecycle: Lifecycle::Drain, ..node(0.0) }),
+        ("lost", NodeView { agent: AgentState::Lost, ..node(0.0) }),
+        ("unregistered", NodeView { registered: false, ..node(0.0) }),
         ("excluded", node(0.0)),
         ("good", node(0.7)),
     ]);
-    let wish = Wish {
-        without: BTreeSet::from([id("excluded")]),
-        ..Wish::default()
-    };
+    let wish = Wish { without: BTreeSet::from([id("excluded")]), ..Wish::default() };
     for seed in 0..100 {
         assert_eq!(choose(&nodes, &wish, seed).unwrap().node, id("good"));
     }
@@ -121,35 +69,20 @@ fn cordoned_draining_lost_and_excluded_nodes_are_never_chosen() {
 
 #[test]
 fn a_node_still_being_reached_serves_when_no_other_answers() {
-    let connecting = NodeView {
-        agent: AgentState::Connecting,
-        ..node(0.0)
-    };
+    let connecting = NodeView { agent: AgentState::Connecting, ..node(0.0) };
     let alone = cluster([("new", connecting.clone())]);
     assert_eq!(choose(&alone, &Wish::default(), 1).unwrap().node, id("new"));
     let both = cluster([("new", connecting), ("old", node(0.5))]);
     for seed in 0..50 {
-        assert_eq!(
-            choose(&both, &Wish::default(), seed).unwrap().node,
-            id("old")
-        );
+        assert_eq!(choose(&both, &Wish::default(), seed).unwrap().node, id("old"));
     }
 }
 
 #[test]
 fn the_region_is_preferred_until_it_is_full() {
-    let here = |load| NodeView {
-        region: "eu".into(),
-        ..node(load)
-    };
-    let there = |load| NodeView {
-        region: "us".into(),
-        ..node(load)
-    };
-    let wish = Wish {
-        region: "eu".into(),
-        ..Wish::default()
-    };
+    let here = |load| NodeView { region: "eu".into(), ..node(load) };
+    let there = |load| NodeView { region: "us".into(), ..node(load) };
+    let wish = Wish { region: "eu".into(), ..Wish::default() };
     let nodes = cluster([("here", here(0.6)), ("there", there(0.0))]);
     for seed in 0..50 {
         assert_eq!(choose(&nodes, &wish, seed).unwrap().node, id("here"));
@@ -160,19 +93,10 @@ fn the_region_is_preferred_until_it_is_full() {
 
 #[test]
 fn the_zone_decides_between_equals_only() {
-    let zoned = |zone: &str, load| NodeView {
-        zone: zone.into(),
-        ..node(load)
-    };
+    let zoned = |zone: &str, load| NodeView { zone: zone.into(), ..node(load) };
     let nodes = cluster([("a", zoned("z1", 0.05)), ("b", zoned("z2", 0.0))]);
-    let want = Wish {
-        zone: "z1".into(),
-        ..Wish::default()
-    };
-    let avoid = Wish {
-        avoid_zone: "z2".into(),
-        ..Wish::default()
-    };
+    let want = Wish { zone: "z1".into(), ..Wish::default() };
+    let avoid = Wish { avoid_zone: "z2".into(), ..Wish::default() };
     for seed in 0..50 {
         assert_eq!(choose(&nodes, &want, seed).unwrap().node, id("a"));
         assert_eq!(choose(&nodes, &avoid, seed).unwrap().node, id("a"));
@@ -201,13 +125,9 @@ fn twenty_rooms_over_two_idle_nodes_are_ten_each() {
 
 #[test]
 fn stale_reports_do_not_herd_everything_onto_one_node() {
-    let mut nodes: BTreeMap<_, _> = (0..16)
-        .map(|i| (id(&format!("n{i:02}")), node(0.2)))
-        .collect();
-    nodes.get_mut(&id("n00")).unwrap().load = Some(NodeLoad {
-        busiest_shard: 0.0,
-        ..NodeLoad::default()
-    });
+    let mut nodes: BTreeMap<_, _> = (0..16).map(|i| (id(&format!("n{i:02}")), node(0.2))).collect();
+    nodes.get_mut(&id("n00")).unwrap().load =
+        Some(NodeLoad { busiest_shard: 0.0, ..NodeLoad::default() });
     let rooms = place_many(&mut nodes, 320, 7);
     let most = rooms.iter().max().copied().unwrap();
     assert!(most <= 60, "{rooms:?}");

@@ -31,25 +31,12 @@ fn spec() -> RoomSpec {
 }
 
 fn plan_on(name: &str, shard: u16, epoch: u64) -> Plan {
-    let shard = PlannedShard {
-        node: node(name),
-        shard: ShardIndex(shard),
-    };
-    Plan {
-        room_uid: RoomUid::from_raw("RM_1"),
-        epoch: Epoch(epoch),
-        shards: vec![shard],
-    }
+    let shard = PlannedShard { node: node(name), shard: ShardIndex(shard) };
+    Plan { room_uid: RoomUid::from_raw("RM_1"), epoch: Epoch(epoch), shards: vec![shard] }
 }
 
 fn serve(state: &mut State, name: &str) {
-    state.set_node(
-        node(name),
-        NodeFacts {
-            shards: 2,
-            ..NodeFacts::default()
-        },
-    );
+    state.set_node(node(name), NodeFacts { shards: 2, ..NodeFacts::default() });
     state.set_agent(&node(name), AgentState::Connected);
 }
 
@@ -60,13 +47,7 @@ fn lose(state: &mut State, name: &str) {
 
 fn run(state: &State, gone: &[&str], frozen: bool) -> Planned {
     let gone = gone.iter().map(|name| node(name)).collect();
-    let context = PlanContext {
-        gone: &gone,
-        frozen,
-        region: "",
-        registry_revision: 50,
-        seed: 1,
-    };
+    let context = PlanContext { gone: &gone, frozen, region: "", registry_revision: 50, seed: 1 };
     plan(state.intended(), state.observed(), &context)
 }
 
@@ -90,11 +71,7 @@ fn a_room_on_a_gone_node_moves_at_a_higher_epoch() {
     state.set_spec(room(1), spec(), 1, 1);
     state.set_plan(room(1), plan_on("a", 0, 7), 1);
     lose(&mut state, "a");
-    assert_eq!(
-        run(&state, &[], false),
-        Planned::default(),
-        "not confirmed yet"
-    );
+    assert_eq!(run(&state, &[], false), Planned::default(), "not confirmed yet");
     let frozen = run(&state, &["a"], true);
     assert_eq!((frozen.actions.len(), frozen.withheld), (0, 1));
     let planned = run(&state, &["a"], false);
@@ -146,11 +123,7 @@ fn a_registry_that_lost_its_past_overtakes_what_a_node_carries() {
         empty_for: Duration::ZERO,
         ever_joined: true,
     };
-    state.handle_report(
-        &node("a"),
-        NodeLoad::default(),
-        BTreeMap::from([(room(1), report)]),
-    );
+    state.handle_report(&node("a"), NodeLoad::default(), BTreeMap::from([(room(1), report)]));
     let planned = run(&state, &[], false);
     let [Action::WritePlan { plan, .. }] = &planned.actions[..] else {
         panic!("{planned:?}");
@@ -177,10 +150,7 @@ fn an_empty_room_ends() {
     state.handle_report(&node("a"), load, BTreeMap::from([(room(1), report(19))]));
     assert_eq!(run(&state, &[], false), Planned::default());
     state.handle_report(&node("a"), load, BTreeMap::from([(room(1), report(20))]));
-    let end = Action::EndRoom {
-        room: room(1),
-        node: node("a"),
-    };
+    let end = Action::EndRoom { room: room(1), node: node("a") };
     assert_eq!(run(&state, &[], false).actions, [end]);
 }
 
@@ -196,10 +166,7 @@ fn rooms_of_a_dead_node_spread_over_the_others_in_bounded_steps() {
     }
     lose(&mut state, "a");
     let planned = run(&state, &["a"], false);
-    assert_eq!(
-        (planned.actions.len(), planned.truncated),
-        (ACTIONS_MAX, true)
-    );
+    assert_eq!((planned.actions.len(), planned.truncated), (ACTIONS_MAX, true));
     let to_b = planned
         .actions
         .iter()

@@ -28,24 +28,13 @@ fn node(number: u8) -> NodeId {
 }
 
 fn plan_on(number: u8, shard: u16) -> Plan {
-    let shard = PlannedShard {
-        node: node(number),
-        shard: ShardIndex(shard),
-    };
-    Plan {
-        room_uid: RoomUid::from_raw("RM_1"),
-        epoch: Epoch(1),
-        shards: vec![shard],
-    }
+    let shard = PlannedShard { node: node(number), shard: ShardIndex(shard) };
+    Plan { room_uid: RoomUid::from_raw("RM_1"), epoch: Epoch(1), shards: vec![shard] }
 }
 
 /// Rooms by shard, counted afresh.
 fn count_planned(state: &State) -> BTreeMap<NodeId, BTreeMap<ShardIndex, u32>> {
-    let plans = state
-        .intended
-        .rooms
-        .values()
-        .filter_map(|room| room.plan.as_ref());
+    let plans = state.intended.rooms.values().filter_map(|room| room.plan.as_ref());
     let planned = plans.flat_map(|plan| &plan.shards);
     let mut counts: BTreeMap<NodeId, BTreeMap<ShardIndex, u32>> = BTreeMap::new();
     for shard in planned.chain(state.reserved.values()) {
@@ -100,13 +89,9 @@ fn take(state: &mut State, step: Step) {
         Step::RemovePlan(r) => state.remove_plan(&room(r)),
         Step::Reserve(r, n) => state.reserve(room(r), plan_on(n, 0).shards.remove(0)),
         Step::Release(r) => state.release(&room(r)),
-        Step::SetNode(n) => state.set_node(
-            node(n),
-            NodeFacts {
-                shards: 2,
-                ..NodeFacts::default()
-            },
-        ),
+        Step::SetNode(n) => {
+            state.set_node(node(n), NodeFacts { shards: 2, ..NodeFacts::default() })
+        }
         Step::RemoveNode(n) => state.remove_node(&node(n)),
         Step::Agent(n, agent) => state.set_agent(&node(n), agent),
         Step::Lifecycle(n, lifecycle) => state.set_lifecycle(&node(n), lifecycle),
@@ -151,22 +136,13 @@ fn a_plan_that_arrives_before_its_room_is_kept_for_it() {
     assert!(state.intended().rooms().is_empty());
     state.set_spec(room(1), spec("RM_1"), 4, 4);
     let known = &state.intended().rooms()[&room(1)];
-    assert_eq!(
-        (known.plan_revision, known.home().map(|h| h.shard)),
-        (5, Some(ShardIndex(1)))
-    );
+    assert_eq!((known.plan_revision, known.home().map(|h| h.shard)), (5, Some(ShardIndex(1))));
 }
 
 #[test]
 fn a_lost_stream_forgets_what_was_reported_on_it() {
     let mut state = State::default();
-    state.set_node(
-        node(0),
-        NodeFacts {
-            shards: 1,
-            ..NodeFacts::default()
-        },
-    );
+    state.set_node(node(0), NodeFacts { shards: 1, ..NodeFacts::default() });
     state.set_agent(&node(0), AgentState::Connected);
     let report = RoomReport {
         uid: RoomUid::from_raw("RM_1"),
@@ -177,11 +153,7 @@ fn a_lost_stream_forgets_what_was_reported_on_it() {
         empty_for: std::time::Duration::ZERO,
         ever_joined: true,
     };
-    state.handle_report(
-        &node(0),
-        NodeLoad::default(),
-        BTreeMap::from([(room(1), report)]),
-    );
+    state.handle_report(&node(0), NodeLoad::default(), BTreeMap::from([(room(1), report)]));
     assert_eq!(state.observed().highest_epoch(&room(1)), Some(Epoch(9)));
     state.set_agent(&node(0), AgentState::Lost);
     assert_eq!(state.observed().highest_epoch(&room(1)), None);

@@ -25,10 +25,7 @@ pub(crate) struct ClusterApi {
 
 impl ClusterApi {
     pub(crate) fn new(cluster: Arc<Cluster>, authorizer: Authorizer) -> Self {
-        Self {
-            cluster,
-            authorizer,
-        }
+        Self { cluster, authorizer }
     }
 
     /// The nodes; before the registry was heard it is not known that there are none.
@@ -49,22 +46,10 @@ impl ClusterService for ClusterApi {
         let caller = self.authorizer.authenticate(request.metadata())?;
         self.authorizer.require(&caller, Need::List)?;
         let request = request.into_inner();
-        let rows = self
-            .nodes()?
-            .into_iter()
-            .map(|(id, node)| (id.into_string(), node));
-        let page = cut_page(
-            "nodes",
-            request.page_size,
-            &request.page_token,
-            rows,
-            |node| node,
-        )?;
+        let rows = self.nodes()?.into_iter().map(|(id, node)| (id.into_string(), node));
+        let page = cut_page("nodes", request.page_size, &request.page_token, rows, |node| node)?;
         let (nodes, next_page_token) = (page.items, page.next_page_token);
-        Ok(Response::new(ListNodesResponse {
-            nodes,
-            next_page_token,
-        }))
+        Ok(Response::new(ListNodesResponse { nodes, next_page_token }))
     }
 
     async fn get_node(

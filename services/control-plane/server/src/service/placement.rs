@@ -41,10 +41,7 @@ fn read(request: PlaceParticipantRequest) -> Result<PlaceRequest, Status> {
         None
     } else {
         let node = names::node_id("failed_node_id", &request.failed_node_id)?;
-        Some(FailedNode {
-            node,
-            epoch: Epoch(request.failed_epoch),
-        })
+        Some(FailedNode { node, epoch: Epoch(request.failed_epoch) })
     };
     Ok(PlaceRequest {
         room: names::room_id("room_id", &request.room_id)?,
@@ -67,21 +64,17 @@ fn answer(placed: Placed) -> PlaceParticipantResponse {
             retry_after: None,
             reason: String::new(),
         },
-        Placed::Wait(reason) => refusal(
-            Admission::Wait,
-            reason.to_string(),
-            Some(admission::RETRY_AFTER),
-        ),
+        Placed::Wait(reason) => {
+            refusal(Admission::Wait, reason.to_string(), Some(admission::RETRY_AFTER))
+        }
         Placed::RoomFull => refusal(
             Admission::RoomFull,
             "the room has all the participants it may have".to_owned(),
             None,
         ),
-        Placed::RoomNotFound => refusal(
-            Admission::RoomNotFound,
-            "there is no such room".to_owned(),
-            None,
-        ),
+        Placed::RoomNotFound => {
+            refusal(Admission::RoomNotFound, "there is no such room".to_owned(), None)
+        }
     }
 }
 

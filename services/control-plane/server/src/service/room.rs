@@ -52,13 +52,7 @@ impl RoomApi {
         authorizer: Authorizer,
         allow_unmute: bool,
     ) -> Self {
-        Self {
-            rooms,
-            participants,
-            authorizer,
-            allow_unmute,
-            repeats: Repeats::default(),
-        }
+        Self { rooms, participants, authorizer, allow_unmute, repeats: Repeats::default() }
     }
 
     fn authenticate(&self, metadata: &MetadataMap) -> Result<Grants, Status> {
@@ -71,18 +65,12 @@ impl RoomApi {
 }
 
 fn replay_key(caller: &Grants, method: &'static str, request_id: &str) -> ReplayKey {
-    ReplayKey {
-        caller: caller.api_key.clone(),
-        method,
-        request_id: request_id.to_owned(),
-    }
+    ReplayKey { caller: caller.api_key.clone(), method, request_id: request_id.to_owned() }
 }
 
 fn mark_stale<T>(mut response: Response<T>, stale: bool) -> Response<T> {
     if stale {
-        response
-            .metadata_mut()
-            .insert(STALE_KEY, MetadataValue::from_static("true"));
+        response.metadata_mut().insert(STALE_KEY, MetadataValue::from_static("true"));
     }
     response
 }
@@ -104,10 +92,7 @@ impl RoomService for RoomApi {
             let room = self.rooms.cluster.room_message(&id, &room);
             Ok(CreateRoomResponse { room: Some(room) })
         };
-        self.repeats
-            .once(key, &request, create)
-            .await
-            .map(Response::new)
+        self.repeats.once(key, &request, create).await.map(Response::new)
     }
 
     async fn get_room(
@@ -116,8 +101,7 @@ impl RoomService for RoomApi {
     ) -> Result<Response<GetRoomResponse>, Status> {
         let caller = self.authenticate(request.metadata())?;
         let id = names::parse_room("name", &request.get_ref().name)?;
-        self.authorizer
-            .require(&caller, Need::ListOrAdmin(id.as_str()))?;
+        self.authorizer.require(&caller, Need::ListOrAdmin(id.as_str()))?;
         let RoomAnswer { room, stale } = self.rooms.get(&id).await?;
         let room = Some(self.rooms.cluster.room_message(&id, &room));
         Ok(mark_stale(Response::new(GetRoomResponse { room }), stale))
@@ -140,13 +124,7 @@ impl RoomService for RoomApi {
         let message = |(id, room)| self.rooms.cluster.room_message(&id, &room);
         let page = cut_page(&list, request.page_size, &request.page_token, rows, message)?;
         let (rooms, next_page_token) = (page.items, page.next_page_token);
-        Ok(mark_stale(
-            Response::new(ListRoomsResponse {
-                rooms,
-                next_page_token,
-            }),
-            stale,
-        ))
+        Ok(mark_stale(Response::new(ListRoomsResponse { rooms, next_page_token }), stale))
     }
 
     async fn update_room(
@@ -156,18 +134,14 @@ impl RoomService for RoomApi {
         let caller = self.authenticate(request.metadata())?;
         let request = request.into_inner();
         let (id, change) = request::room_change(&request)?;
-        self.authorizer
-            .require(&caller, Need::CreateOrAdmin(id.as_str()))?;
+        self.authorizer.require(&caller, Need::CreateOrAdmin(id.as_str()))?;
         let key = replay_key(&caller, "UpdateRoom", &request.request_id);
         let update = async {
             let room = self.rooms.update(&id, change).await?;
             let room = self.rooms.cluster.room_message(&id, &room);
             Ok(UpdateRoomResponse { room: Some(room) })
         };
-        self.repeats
-            .once(key, &request, update)
-            .await
-            .map(Response::new)
+        self.repeats.once(key, &request, update).await.map(Response::new)
     }
 
     async fn delete_room(
@@ -184,10 +158,7 @@ impl RoomService for RoomApi {
             self.rooms.delete(&id).await?;
             Ok(DeleteRoomResponse {})
         };
-        self.repeats
-            .once(key, &request, delete)
-            .await
-            .map(Response::new)
+        self.repeats.once(key, &request, delete).await.map(Response::new)
     }
 
     async fn issue_token(
@@ -208,10 +179,7 @@ impl RoomService for RoomApi {
             .map_err(|error| status::internal(&error))?;
         let expire_time =
             convert::timestamp_millis(now.saturating_add(ttl.as_secs()).saturating_mul(1000));
-        Ok(Response::new(IssueTokenResponse {
-            token,
-            expire_time: Some(expire_time),
-        }))
+        Ok(Response::new(IssueTokenResponse { token, expire_time: Some(expire_time) }))
     }
 
     async fn list_participants(
@@ -228,10 +196,7 @@ impl RoomService for RoomApi {
         let message = |it| convert::participant(&room, it);
         let page = cut_page(&list, request.page_size, &request.page_token, rows, message)?;
         let (participants, next_page_token) = (page.items, page.next_page_token);
-        Ok(Response::new(ListParticipantsResponse {
-            participants,
-            next_page_token,
-        }))
+        Ok(Response::new(ListParticipantsResponse { participants, next_page_token }))
     }
 
     async fn get_participant(
@@ -242,9 +207,7 @@ impl RoomService for RoomApi {
         let (room, who) = names::parse_participant("name", &request.get_ref().name)?;
         self.require_admin(&caller, &room)?;
         let participant = convert::participant(&room, self.participants.get(&room, &who).await?);
-        Ok(Response::new(GetParticipantResponse {
-            participant: Some(participant),
-        }))
+        Ok(Response::new(GetParticipantResponse { participant: Some(participant) }))
     }
 
     async fn update_participant(
@@ -253,10 +216,7 @@ impl RoomService for RoomApi {
     ) -> Result<Response<UpdateParticipantResponse>, Status> {
         let caller = self.authenticate(request.metadata())?;
         let request = request.into_inner();
-        let name = request
-            .participant
-            .as_ref()
-            .map_or("", |it| it.name.as_str());
+        let name = request.participant.as_ref().map_or("", |it| it.name.as_str());
         let (room, who) = names::parse_participant("participant.name", name)?;
         self.require_admin(&caller, &room)?;
         let change = request::participant_change(request)?;
@@ -279,10 +239,7 @@ impl RoomService for RoomApi {
             self.participants.remove(&room, &who).await?;
             Ok(RemoveParticipantResponse {})
         };
-        self.repeats
-            .once(key, &request, remove)
-            .await
-            .map(Response::new)
+        self.repeats.once(key, &request, remove).await.map(Response::new)
     }
 
     async fn mute_track(
@@ -290,11 +247,7 @@ impl RoomService for RoomApi {
         request: Request<MuteTrackRequest>,
     ) -> Result<Response<MuteTrackResponse>, Status> {
         let caller = self.authenticate(request.metadata())?;
-        let MuteTrackRequest {
-            participant,
-            track_uid,
-            muted,
-        } = request.into_inner();
+        let MuteTrackRequest { participant, track_uid, muted } = request.into_inner();
         let (room, who) = names::parse_participant("participant", &participant)?;
         self.require_admin(&caller, &room)?;
         if track_uid.is_empty() {
@@ -306,10 +259,7 @@ impl RoomService for RoomApi {
                 "the operator does not allow unmuting others",
             ));
         }
-        let track = self
-            .participants
-            .mute(&room, &who, &track_uid, muted)
-            .await?;
+        let track = self.participants.mute(&room, &who, &track_uid, muted).await?;
         Ok(Response::new(MuteTrackResponse { track: Some(track) }))
     }
 
@@ -318,20 +268,15 @@ impl RoomService for RoomApi {
         request: Request<UpdateSubscriptionsRequest>,
     ) -> Result<Response<UpdateSubscriptionsResponse>, Status> {
         let caller = self.authenticate(request.metadata())?;
-        let UpdateSubscriptionsRequest {
-            participant,
-            track_uids,
-            subscribe,
-        } = request.into_inner();
+        let UpdateSubscriptionsRequest { participant, track_uids, subscribe } =
+            request.into_inner();
         let (room, who) = names::parse_participant("participant", &participant)?;
         self.require_admin(&caller, &room)?;
         if track_uids.is_empty() || track_uids.iter().any(String::is_empty) {
             return Err(status::invalid_argument("track_uids", "must name tracks"));
         }
         input::count("track_uids", track_uids.len())?;
-        self.participants
-            .subscribe(&room, &who, track_uids, subscribe)
-            .await?;
+        self.participants.subscribe(&room, &who, track_uids, subscribe).await?;
         Ok(Response::new(UpdateSubscriptionsResponse {}))
     }
 

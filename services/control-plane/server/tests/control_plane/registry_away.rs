@@ -25,10 +25,7 @@ async fn joins_to_planned_rooms_go_on_and_new_rooms_wait() {
     for replica in 0..2 {
         let started = Instant::now();
         let again = bench.place(replica, "plaza").await;
-        assert_eq!(
-            (again.admission(), again.epoch),
-            (Admission::Admitted, place.epoch)
-        );
+        assert_eq!((again.admission(), again.epoch), (Admission::Admitted, place.epoch));
         assert!(started.elapsed() < SOON / 2, "memory is enough");
 
         let started = Instant::now();
@@ -64,13 +61,8 @@ async fn writes_say_when_to_come_back_and_reads_say_that_they_are_stale() {
     assert!(started.elapsed() < 3 * SOON, "{:?}", started.elapsed());
 
     let mut rooms = bench.replicas[0].rooms.clone();
-    let request = GetRoomRequest {
-        name: "rooms/plaza".into(),
-    };
-    let answer = rooms
-        .get_room(bench.with(bench.everything(), request))
-        .await
-        .unwrap();
+    let request = GetRoomRequest { name: "rooms/plaza".into() };
+    let answer = rooms.get_room(bench.with(bench.everything(), request)).await.unwrap();
     assert_eq!(answer.metadata().get(STALE_KEY).unwrap(), "true");
     assert_eq!(answer.into_inner().room.unwrap().uid, room.uid);
     let request = bench.with(bench.everything(), ListRoomsRequest::default());
@@ -79,17 +71,9 @@ async fn writes_say_when_to_come_back_and_reads_say_that_they_are_stale() {
     assert_eq!(answer.into_inner().rooms.len(), 1);
 
     bench.store.bring_back();
-    eventually("it answers again", || async {
-        bench.get(0, "plaza").await.is_ok()
-    })
-    .await;
-    let request = GetRoomRequest {
-        name: "rooms/plaza".into(),
-    };
-    let answer = rooms
-        .get_room(bench.with(bench.everything(), request))
-        .await
-        .unwrap();
+    eventually("it answers again", || async { bench.get(0, "plaza").await.is_ok() }).await;
+    let request = GetRoomRequest { name: "rooms/plaza".into() };
+    let answer = rooms.get_room(bench.with(bench.everything(), request)).await.unwrap();
     assert!(answer.metadata().get(STALE_KEY).is_none());
 }
 
@@ -97,10 +81,7 @@ async fn writes_say_when_to_come_back_and_reads_say_that_they_are_stale() {
 async fn nodes_are_told_nothing_that_would_end_media() {
     let bench = Bench::start(2, &["a"]).await;
     bench.place(0, "plaza").await;
-    eventually("the node is told", || async {
-        bench.node("a").carries("plaza")
-    })
-    .await;
+    eventually("the node is told", || async { bench.node("a").carries("plaza") }).await;
     bench.node("a").join("plaza", "ada", &["TR_1"]);
     bench.store.take_away();
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -109,10 +90,7 @@ async fn nodes_are_told_nothing_that_would_end_media() {
     assert!(bench.node("a").carries("plaza"));
     assert!(bench.node("a").memory().released.is_empty());
     eventually("readiness comes back", || async {
-        bench
-            .replicas
-            .iter()
-            .all(|replica| replica.readiness.is_ready())
+        bench.replicas.iter().all(|replica| replica.readiness.is_ready())
     })
     .await;
 }
@@ -126,16 +104,10 @@ async fn a_blamed_node_that_is_dead_waits_for_the_registry_and_then_moves() {
     let mut blame = place_request("plaza");
     blame.failed_node_id.clone_from(&place.node_id);
     blame.failed_epoch = place.epoch;
-    assert_eq!(
-        bench.place_as(0, blame.clone()).await.admission(),
-        Admission::Wait
-    );
+    assert_eq!(bench.place_as(0, blame.clone()).await.admission(), Admission::Wait);
     bench.store.bring_back();
     let moved = bench.place_as(0, blame).await;
-    assert_eq!(
-        (moved.admission(), moved.epoch),
-        (Admission::Admitted, place.epoch + 1)
-    );
+    assert_eq!((moved.admission(), moved.epoch), (Admission::Admitted, place.epoch + 1));
 }
 
 #[tokio::test]

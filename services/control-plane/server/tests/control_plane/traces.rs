@@ -16,24 +16,16 @@ use crate::support::{Bench, eventually};
 async fn a_join_is_one_trace_down_to_the_node() {
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let tracer = SdkTracerProvider::builder().build().tracer("test");
-    tracing_subscriber::registry()
-        .with(tracing_opentelemetry::layer().with_tracer(tracer))
-        .init();
+    tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(tracer)).init();
 
     let bench = Bench::start(1, &["a"]).await;
     let request = CreateRoomRequest {
         room_id: "plaza".into(),
-        room: Some(Room {
-            max_participants: 1,
-            ..Room::default()
-        }),
+        room: Some(Room { max_participants: 1, ..Room::default() }),
         ..Default::default()
     };
     bench.create_as(0, request).await.unwrap();
-    eventually("the node is told", || async {
-        bench.node("a").carries("plaza")
-    })
-    .await;
+    eventually("the node is told", || async { bench.node("a").carries("plaza") }).await;
     bench.node("a").join("plaza", "bob", &[]);
     eventually("it is reported", || async {
         bench.get(0, "plaza").await.unwrap().participant_count == 1
@@ -47,13 +39,7 @@ async fn a_join_is_one_trace_down_to_the_node() {
     headwater_rpc::trace::continue_from(&span, &traceparent);
     let answer = bench.place(0, "plaza").instrument(span).await;
     assert_eq!(answer.admission(), Admission::RoomFull);
-    let seen = bench
-        .node("a")
-        .memory()
-        .traceparents
-        .last()
-        .unwrap()
-        .clone();
+    let seen = bench.node("a").memory().traceparents.last().unwrap().clone();
     assert_eq!(seen.split('-').nth(1), Some(trace_id), "{seen}");
     assert_ne!(seen, traceparent, "the node's caller is a span of its own");
 }

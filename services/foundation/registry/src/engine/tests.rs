@@ -18,11 +18,7 @@ fn put(engine: &mut Engine, name: &str) -> Revision {
 }
 
 fn put_under(engine: &mut Engine, name: &str, lease: LeaseId) {
-    let put = Operation::Put {
-        key: key(name),
-        value: "v".into(),
-        lease: Some(lease),
-    };
+    let put = Operation::Put { key: key(name), value: "v".into(), lease: Some(lease) };
     assert!(commit(engine, Transaction::new().then(put)).succeeded);
 }
 
@@ -31,9 +27,7 @@ fn preparing_changes_nothing() {
     let mut engine = Engine::default();
     put(&mut engine, "a");
     let before = engine.list(&Prefix::ALL);
-    let prepared = engine
-        .prepare(Transaction::new().put(key("b"), "v"))
-        .unwrap();
+    let prepared = engine.prepare(Transaction::new().put(key("b"), "v")).unwrap();
     assert_eq!(prepared.committed.revision, Revision(2));
     assert_eq!(engine.list(&Prefix::ALL), before);
 }
@@ -42,10 +36,7 @@ fn preparing_changes_nothing() {
 fn a_transaction_that_writes_nothing_makes_no_revision() {
     let mut engine = Engine::default();
     put(&mut engine, "a");
-    let gone = commit(
-        &mut engine,
-        Transaction::new().then(Operation::Delete(key("none"))),
-    );
+    let gone = commit(&mut engine, Transaction::new().then(Operation::Delete(key("none"))));
     assert_eq!(gone.revision, Revision(1));
     assert_eq!(engine.changes_after(Revision(1), &Prefix::ALL).unwrap(), []);
 }
@@ -53,17 +44,11 @@ fn a_transaction_that_writes_nothing_makes_no_revision() {
 #[test]
 fn a_listing_holds_its_folder_and_no_other() {
     let mut engine = Engine::default();
-    for name in [
-        "rooms/b", "rooms/a", "room", "rooms!", "roomsz/a", "nodes/a", "z",
-    ] {
+    for name in ["rooms/b", "rooms/a", "room", "rooms!", "roomsz/a", "nodes/a", "z"] {
         put(&mut engine, name);
     }
     let listed = engine.list(&Prefix::below("rooms").unwrap());
-    let names: Vec<_> = listed
-        .entries
-        .iter()
-        .map(|entry| entry.key.as_str())
-        .collect();
+    let names: Vec<_> = listed.entries.iter().map(|entry| entry.key.as_str()).collect();
     assert_eq!(names, ["rooms/a", "rooms/b"]);
     assert_eq!(listed.revision, Revision(7));
 }
@@ -83,18 +68,9 @@ fn an_ended_lease_takes_its_keys_and_only_those() {
     let end = engine.prepare_end(lease).unwrap();
     let told = engine.apply(end).1.unwrap();
     engine.forget_lease(lease);
-    assert_eq!(
-        told.changes,
-        [Change::Deleted {
-            key: key("gone"),
-            revision: Revision(4)
-        }]
-    );
+    assert_eq!(told.changes, [Change::Deleted { key: key("gone"), revision: Revision(4) }]);
     assert!(engine.get(&key("kept")).is_some());
-    assert!(matches!(
-        engine.keep_alive(later, lease),
-        Err(StoreError::LeaseNotFound(_))
-    ));
+    assert!(matches!(engine.keep_alive(later, lease), Err(StoreError::LeaseNotFound(_))));
 }
 
 #[test]
@@ -102,9 +78,7 @@ fn keeping_alive_moves_the_end() {
     let now = Instant::now();
     let mut engine = Engine::default();
     let lease = engine.grant(now, Duration::from_secs(10)).unwrap().id;
-    engine
-        .keep_alive(now + Duration::from_secs(9), lease)
-        .unwrap();
+    engine.keep_alive(now + Duration::from_secs(9), lease).unwrap();
     assert_eq!(engine.expired(now + Duration::from_secs(18)), None);
     assert_eq!(engine.expired(now + Duration::from_secs(19)), Some(lease));
 }
@@ -117,21 +91,9 @@ fn the_history_is_bounded_and_says_where_it_starts() {
     }
     assert_eq!(engine.history.len(), HISTORY_REVISIONS_MAX);
     let error = engine.changes_after(Revision(9), &Prefix::ALL).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            WatchError::Gap {
-                oldest: Revision(10),
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, WatchError::Gap { oldest: Revision(10), .. }), "{error}");
     assert_eq!(
-        engine
-            .changes_after(Revision(10), &Prefix::ALL)
-            .unwrap()
-            .len(),
+        engine.changes_after(Revision(10), &Prefix::ALL).unwrap().len(),
         HISTORY_REVISIONS_MAX
     );
 }
@@ -154,20 +116,13 @@ fn a_full_registry_refuses_more_but_still_takes_less() {
     let count = BYTES_MAX / 1_000_003;
     for i in 0..count {
         let name = format!("{i:03}");
-        let _ = commit(
-            &mut engine,
-            Transaction::new().put(key(&name), value.clone()),
-        );
+        let _ = commit(&mut engine, Transaction::new().put(key(&name), value.clone()));
     }
     let more = Transaction::new().put(key("999"), value.clone());
     assert!(matches!(engine.prepare(more), Err(StoreError::Full)));
     let less = commit(&mut engine, Transaction::new().put(key("000"), "v"));
     assert!(less.succeeded);
-    assert!(
-        engine
-            .prepare(Transaction::new().put(key("999"), value))
-            .is_ok()
-    );
+    assert!(engine.prepare(Transaction::new().put(key("999"), value)).is_ok());
 }
 
 #[test]

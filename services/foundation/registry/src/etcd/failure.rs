@@ -140,9 +140,7 @@ mod tests {
     use super::*;
 
     fn of(code: Code, message: &str) -> Failure {
-        Failure::of(etcd_client::Error::GRpcStatus(tonic::Status::new(
-            code, message,
-        )))
+        Failure::of(etcd_client::Error::GRpcStatus(tonic::Status::new(code, message)))
     }
 
     #[test]
@@ -158,10 +156,7 @@ mod tests {
             (Code::Cancelled, "Timeout expired"),
             (Code::DeadlineExceeded, "context deadline exceeded"),
         ] {
-            assert!(
-                matches!(of(code, message), Failure::Unanswered(_)),
-                "{code}: {message}"
-            );
+            assert!(matches!(of(code, message), Failure::Unanswered(_)), "{code}: {message}");
         }
     }
 
@@ -171,10 +166,7 @@ mod tests {
             (Code::Unavailable, "etcdserver: no leader"),
             (Code::ResourceExhausted, "etcdserver: too many requests"),
         ] {
-            assert!(
-                matches!(of(code, message), Failure::Unsent(_)),
-                "{code}: {message}"
-            );
+            assert!(matches!(of(code, message), Failure::Unsent(_)), "{code}: {message}");
         }
     }
 
@@ -185,17 +177,11 @@ mod tests {
             Failure::LeaseNotFound(_)
         ));
         assert!(matches!(
-            of(
-                Code::OutOfRange,
-                "etcdserver: mvcc: required revision has been compacted"
-            ),
+            of(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
             Failure::Compacted(_)
         ));
         assert!(matches!(
-            of(
-                Code::ResourceExhausted,
-                "etcdserver: mvcc: database space exceeded"
-            ),
+            of(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
             Failure::Full
         ));
         assert!(matches!(

@@ -53,9 +53,7 @@ struct Member {
 
 impl Member {
     fn client(&self) -> std::sync::MutexGuard<'_, Option<Client>> {
-        self.client
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -70,9 +68,7 @@ pub struct Members {
 
 impl fmt::Debug for Members {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.members.iter().map(|member| &member.url))
-            .finish()
+        f.debug_list().entries(self.members.iter().map(|member| &member.url)).finish()
     }
 }
 
@@ -83,19 +79,11 @@ impl Members {
         let members: Vec<_> = config
             .endpoints
             .iter()
-            .map(|url| Member {
-                url: url.clone(),
-                client: Mutex::new(None),
-            })
+            .map(|url| Member { url: url.clone(), client: Mutex::new(None) })
             .collect();
         // Each process starts at another member, to spread the load.
         let preferred = AtomicUsize::new(rand::random_range(0..members.len()));
-        Ok(Self {
-            members,
-            preferred,
-            config: config.clone(),
-            timing,
-        })
+        Ok(Self { members, preferred, config: config.clone(), timing })
     }
 
     pub fn timing(&self) -> &EtcdTiming {
@@ -103,8 +91,7 @@ impl Members {
     }
 
     pub fn prefer(&self, member: usize) {
-        self.preferred
-            .store(member % self.members.len(), Ordering::Relaxed);
+        self.preferred.store(member % self.members.len(), Ordering::Relaxed);
     }
 
     pub fn count(&self) -> usize {
@@ -140,14 +127,9 @@ impl Members {
             return Ok((index, client));
         }
         let connecting = async {
-            let options = self
-                .read_credentials()
-                .await
-                .map_err(|e| Failure::Unsent(e.into()))?;
+            let options = self.read_credentials().await.map_err(|e| Failure::Unsent(e.into()))?;
             // With a user name this asks for a token; else it waits for nobody.
-            Client::connect([&member.url], Some(options))
-                .await
-                .map_err(Failure::of)
+            Client::connect([&member.url], Some(options)).await.map_err(Failure::of)
         };
         let patience = self.timing.connect_timeout + self.timing.read_timeout;
         let connected = timeout(patience, connecting).await;
@@ -168,9 +150,7 @@ impl Members {
     pub fn failed(&self, index: usize, failure: &Failure) {
         let next = (index + 1) % self.members.len();
         // If it has moved on already, so be it.
-        let _ = self
-            .preferred
-            .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.preferred.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
         if matches!(failure, Failure::Unsent(_) | Failure::Denied(_)) {
             *self.members[index].client() = None;
         }
@@ -229,12 +209,7 @@ impl Members {
                 return Err(failure);
             }
         };
-        let mut attempt = Attempt {
-            members: self,
-            index,
-            begun: Instant::now(),
-            settled: false,
-        };
+        let mut attempt = Attempt { members: self, index, begun: Instant::now(), settled: false };
         let patience = match repeat {
             Repeat::Read => self.timing.read_timeout,
             Repeat::Harmless | Repeat::Write | Repeat::WriteOnce => self.timing.write_timeout,
@@ -265,8 +240,7 @@ struct Attempt<'a> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if !self.settled && self.begun.elapsed() >= ABANDONED_AFTER {
-            self.members
-                .failed(self.index, &Failure::Unanswered(NoAnswer.into()));
+            self.members.failed(self.index, &Failure::Unanswered(NoAnswer.into()));
         }
     }
 }
@@ -277,10 +251,8 @@ fn check(config: &EtcdConfig) -> Result<(), SettingsProblem> {
     }
     for url in &config.endpoints {
         let uri = url.parse::<tonic::transport::Uri>().ok();
-        let scheme = uri
-            .as_ref()
-            .filter(|uri| uri.port().is_some())
-            .and_then(|uri| uri.scheme_str());
+        let scheme =
+            uri.as_ref().filter(|uri| uri.port().is_some()).and_then(|uri| uri.scheme_str());
         match (scheme, &config.tls) {
             (Some("http"), None) | (Some("https"), Some(_)) => {}
             (Some("http"), Some(_)) => return Err(SettingsProblem::TlsUnused(url.clone())),
@@ -306,10 +278,7 @@ fn check(config: &EtcdConfig) -> Result<(), SettingsProblem> {
 async fn read(path: &Path) -> Result<String, OpenError> {
     tokio::fs::read_to_string(path)
         .await
-        .map_err(|error| OpenError::File {
-            path: path.to_owned(),
-            source: error.into(),
-        })
+        .map_err(|error| OpenError::File { path: path.to_owned(), source: error.into() })
 }
 
 /// A file that should hold something in PEM and does not.
@@ -322,10 +291,7 @@ async fn read_certificate(path: &Path) -> Result<String, OpenError> {
     if pem.contains("-----BEGIN CERTIFICATE-----") {
         Ok(pem)
     } else {
-        Err(OpenError::File {
-            path: path.to_owned(),
-            source: NoCertificate.into(),
-        })
+        Err(OpenError::File { path: path.to_owned(), source: NoCertificate.into() })
     }
 }
 
@@ -337,10 +303,7 @@ async fn read_tls(config: &EtcdTlsConfig) -> Result<TlsOptions, OpenError> {
     }
     check_tls(&tls, &config.ca_file)?;
     if let (Some(cert), Some(key)) = (&config.cert_file, &config.key_file) {
-        tls = tls.identity(Identity::from_pem(
-            read_certificate(cert).await?,
-            read(key).await?,
-        ));
+        tls = tls.identity(Identity::from_pem(read_certificate(cert).await?, read(key).await?));
         check_tls(&tls, key)?;
     }
     Ok(tls)
@@ -351,10 +314,7 @@ fn check_tls(tls: &TlsOptions, last_read: &Path) -> Result<(), OpenError> {
     tonic::transport::Endpoint::from_static("https://localhost")
         .tls_config(tls.clone())
         .map(drop)
-        .map_err(|error| OpenError::File {
-            path: last_read.to_owned(),
-            source: error.into(),
-        })
+        .map_err(|error| OpenError::File { path: last_read.to_owned(), source: error.into() })
 }
 
 #[cfg(test)]
@@ -385,10 +345,7 @@ mod tests {
     fn settings_that_contradict_each_other_are_refused() {
         let https = "https://a:2379".to_owned();
         let http = "http://127.0.0.1:2379".to_owned();
-        assert_eq!(
-            problem(|c| c.endpoints.clear()),
-            Some(SettingsProblem::NoEndpoints)
-        );
+        assert_eq!(problem(|c| c.endpoints.clear()), Some(SettingsProblem::NoEndpoints));
         for bad in ["a:2379", "etcd", "ftp://a:2379", "http://a", ""] {
             let found = problem(|c| c.endpoints = vec![bad.to_owned()]);
             assert_eq!(found, Some(SettingsProblem::BadEndpoint(bad.to_owned())));
@@ -397,14 +354,8 @@ mod tests {
             problem(|c| c.endpoints = vec![https.clone()]),
             Some(SettingsProblem::TlsMissing(https.clone()))
         );
-        assert_eq!(
-            problem(|c| c.tls = Some(tls())),
-            Some(SettingsProblem::TlsUnused(http))
-        );
-        let half = EtcdTlsConfig {
-            cert_file: Some("c.pem".into()),
-            ..tls()
-        };
+        assert_eq!(problem(|c| c.tls = Some(tls())), Some(SettingsProblem::TlsUnused(http)));
+        let half = EtcdTlsConfig { cert_file: Some("c.pem".into()), ..tls() };
         let found = problem(|c| {
             c.endpoints = vec![https];
             c.tls = Some(half);

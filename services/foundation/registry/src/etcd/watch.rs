@@ -57,16 +57,8 @@ pub async fn open(
     };
     let now = Instant::now();
     let ask = now + members.timing().progress_interval;
-    let following = Following {
-        members,
-        member,
-        root,
-        requests,
-        responses,
-        after,
-        heard: now,
-        ask,
-    };
+    let following =
+        Following { members, member, root, requests, responses, after, heard: now, ask };
     let stream = stream::unfold(Some(following), |following| async {
         let mut following = following?;
         match following.next().await {
@@ -89,9 +81,7 @@ async fn begin(
         members.failed(index, &failure);
         failure
     })?;
-    let mut client = client
-        .watch_client()
-        .max_decoding_message_size(ANSWER_BYTES_MAX);
+    let mut client = client.watch_client().max_decoding_message_size(ANSWER_BYTES_MAX);
     let patience = members.timing().read_timeout;
     let failure = match timeout(patience, client.watch(prefix.to_vec(), Some(options))).await {
         Ok(Ok(stream)) => return Ok((member, stream.split())),
@@ -142,10 +132,7 @@ impl Following {
     fn take(&mut self, response: &WatchResponse) -> Result<Option<Changes>, WatchError> {
         let compacted = revision(response.compact_revision());
         if compacted > Revision(0) {
-            return Err(WatchError::Gap {
-                after: self.after,
-                oldest: compacted,
-            });
+            return Err(WatchError::Gap { after: self.after, oldest: compacted });
         }
         if response.canceled() {
             let reason = response.cancel_reason().to_owned();
@@ -155,30 +142,16 @@ impl Following {
         if response.created() && reached < self.after {
             // This member has not come that far: it lags, or the cluster lost
             // data and counts anew. A listing tells which.
-            self.members.failed(
-                self.member,
-                &Failure::Unanswered(Interruption::Behind.into()),
-            );
-            return Err(WatchError::Gap {
-                after: self.after,
-                oldest: reached,
-            });
+            self.members.failed(self.member, &Failure::Unanswered(Interruption::Behind.into()));
+            return Err(WatchError::Gap { after: self.after, oldest: reached });
         }
-        let news = response
-            .events()
-            .iter()
-            .filter_map(|event| change(&self.root, event));
-        let changes: Vec<_> = news
-            .filter(|change| change.revision() > self.after)
-            .collect();
+        let news = response.events().iter().filter_map(|event| change(&self.root, event));
+        let changes: Vec<_> = news.filter(|change| change.revision() > self.after).collect();
         let Some(last) = changes.last() else {
             return Ok(None);
         };
         self.after = last.revision();
-        Ok(Some(Changes {
-            revision: self.after,
-            changes,
-        }))
+        Ok(Some(Changes { revision: self.after, changes }))
     }
 
     /// The stream is over; the next one goes to another member.

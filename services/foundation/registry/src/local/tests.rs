@@ -14,9 +14,7 @@ struct Disk {
 impl Journal for Disk {
     fn append(&mut self, _: Revision, _: &[Change]) -> Result<(), StoreError> {
         if self.full.load(Ordering::SeqCst) {
-            Err(StoreError::Failed(
-                std::io::Error::other("disk full").into(),
-            ))
+            Err(StoreError::Failed(std::io::Error::other("disk full").into()))
         } else {
             Ok(())
         }
@@ -25,12 +23,7 @@ impl Journal for Disk {
 
 fn registry() -> (Local, Arc<AtomicBool>) {
     let full = Arc::new(AtomicBool::new(false));
-    let (local, owner) = local(
-        Engine::default(),
-        Disk {
-            full: Arc::clone(&full),
-        },
-    );
+    let (local, owner) = local(Engine::default(), Disk { full: Arc::clone(&full) });
     tokio::spawn(owner.run());
     (local, full)
 }
@@ -44,47 +37,22 @@ async fn what_the_disk_does_not_take_has_not_happened() {
     let (local, full) = registry();
     let mut stream = local.watch(&Prefix::ALL, Revision(0)).await.unwrap();
     full.store(true, Ordering::SeqCst);
-    let refused = local
-        .commit(Transaction::create(key("a"), "1"))
-        .await
-        .unwrap_err();
+    let refused = local.commit(Transaction::create(key("a"), "1")).await.unwrap_err();
     assert!(matches!(refused, StoreError::Failed(_)), "{refused}");
     assert_eq!(local.get(&key("a")).await.unwrap(), None);
     assert_eq!(local.revision().await.unwrap(), Revision(0));
     full.store(false, Ordering::SeqCst);
-    assert!(
-        local
-            .commit(Transaction::create(key("b"), "1"))
-            .await
-            .unwrap()
-            .succeeded
-    );
+    assert!(local.commit(Transaction::create(key("b"), "1")).await.unwrap().succeeded);
     let told = stream.next().await.unwrap().unwrap();
-    assert_eq!(
-        told.changes
-            .iter()
-            .map(|c| c.key().as_str())
-            .collect::<Vec<_>>(),
-        ["b"]
-    );
+    assert_eq!(told.changes.iter().map(|c| c.key().as_str()).collect::<Vec<_>>(), ["b"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_whose_end_cannot_be_kept_ends_later() {
     let (local, full) = registry();
     let lease = local.grant_lease(Duration::from_secs(5)).await.unwrap().id;
-    let put = Operation::Put {
-        key: key("a"),
-        value: "1".into(),
-        lease: Some(lease),
-    };
-    assert!(
-        local
-            .commit(Transaction::new().then(put))
-            .await
-            .unwrap()
-            .succeeded
-    );
+    let put = Operation::Put { key: key("a"), value: "1".into(), lease: Some(lease) };
+    assert!(local.commit(Transaction::new().then(put)).await.unwrap().succeeded);
     full.store(true, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert!(local.get(&key("a")).await.unwrap().is_some());

@@ -13,10 +13,7 @@ fn node() -> NodeRecord {
         incarnation: 2,
         rpc_url: "http://10.0.0.7:7900".to_owned(),
         shards: vec![ShardAddresses {
-            udp: vec![
-                "192.0.2.1:7882".parse().unwrap(),
-                "[2001:db8::1]:7882".parse().unwrap(),
-            ],
+            udp: vec!["192.0.2.1:7882".parse().unwrap(), "[2001:db8::1]:7882".parse().unwrap()],
             tcp: vec!["192.0.2.1:7881".parse().unwrap()],
         }],
         zone: "a".to_owned(),
@@ -45,10 +42,7 @@ fn plan() -> PlanRecord {
     PlanRecord {
         room_uid: RoomUid::from_raw("RM_1"),
         epoch: Epoch(u64::MAX),
-        shards: vec![PlannedShard {
-            node_id: NodeId::new("sfu-1").unwrap(),
-            shard: ShardIndex(3),
-        }],
+        shards: vec![PlannedShard { node_id: NodeId::new("sfu-1").unwrap(), shard: ShardIndex(3) }],
     }
 }
 
@@ -102,27 +96,14 @@ fn fields_of_a_later_minor_version_are_skipped_and_absent_ones_filled_in() {
 fn a_newer_version_is_refused_by_name() {
     let text = br#"{"version":2,"everything":"else"}"#;
     let error = PlanRecord::decode(text).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            RecordError::TooNew {
-                found: 2,
-                known: 1,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, RecordError::TooNew { found: 2, known: 1, .. }), "{error}");
 }
 
 #[test]
 fn ids_are_checked_when_they_are_read() {
     let text =
         br#"{"version":1,"room_uid":"RM_1","epoch":1,"shards":[{"node_id":"a/b","shard":0}]}"#;
-    assert!(matches!(
-        PlanRecord::decode(text),
-        Err(RecordError::Malformed { .. })
-    ));
+    assert!(matches!(PlanRecord::decode(text), Err(RecordError::Malformed { .. })));
 }
 
 #[test]

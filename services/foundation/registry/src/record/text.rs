@@ -15,9 +15,7 @@ where
     T: FromStr<Err: Display>,
     D: Deserializer<'de>,
 {
-    String::deserialize(from)?
-        .parse()
-        .map_err(de::Error::custom)
+    String::deserialize(from)?.parse().map_err(de::Error::custom)
 }
 
 pub mod room_uid {

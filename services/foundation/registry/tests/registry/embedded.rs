@@ -18,11 +18,7 @@ use crate::support::{Fixture, key, put, put_op, put_under, value};
 const WRITER_FILE: &str = "HEADWATER_TEST_REGISTRY_FILE";
 
 async fn fixture(folder: &TempDir) -> Fixture {
-    let store = Arc::new(
-        EmbeddedStore::open(folder.path().join("registry.redb"))
-            .await
-            .unwrap(),
-    );
+    let store = Arc::new(EmbeddedStore::open(folder.path().join("registry.redb")).await.unwrap());
     let compacted = Arc::clone(&store);
     Fixture {
         store,
@@ -60,16 +56,9 @@ async fn everything_but_leases_is_there_after_a_restart() {
     let store = EmbeddedStore::open(&file).await.unwrap();
     let listed = store.list(&Prefix::ALL).await.unwrap();
     assert_eq!(listed.entries, std::slice::from_ref(&before));
-    assert_eq!(
-        listed.revision,
-        Revision(4),
-        "the end of the lease is a change of its own"
-    );
+    assert_eq!(listed.revision, Revision(4), "the end of the lease is a change of its own");
     let old = store.watch(&Prefix::ALL, before.mod_revision).await.err();
-    assert!(
-        matches!(old, Some(WatchError::Gap { .. })),
-        "the history is not kept"
-    );
+    assert!(matches!(old, Some(WatchError::Gap { .. })), "the history is not kept");
     let next = put(&store, "rooms/b", "1").await;
     assert_eq!(next, Revision(5));
 }
@@ -80,10 +69,7 @@ async fn a_second_process_is_refused_by_name() {
     let file = folder.path().join("registry.redb");
     let _first = EmbeddedStore::open(&file).await.unwrap();
     let error = EmbeddedStore::open(&file).await.unwrap_err();
-    assert!(
-        matches!(&error, OpenError::InUse { path } if *path == file),
-        "{error}"
-    );
+    assert!(matches!(&error, OpenError::InUse { path } if *path == file), "{error}");
 }
 
 #[tokio::test]
@@ -94,9 +80,7 @@ async fn a_file_that_is_no_registry_is_refused_and_left_alone() {
     let error = EmbeddedStore::open(&file).await.unwrap_err();
     assert!(matches!(error, OpenError::File { .. }), "{error}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "not a registry");
-    let missing = EmbeddedStore::open(folder.path().join("no/such/folder"))
-        .await
-        .unwrap_err();
+    let missing = EmbeddedStore::open(folder.path().join("no/such/folder")).await.unwrap_err();
     assert!(matches!(missing, OpenError::File { .. }), "{missing}");
 }
 
@@ -106,9 +90,7 @@ async fn write(file: &std::path::Path, limit: Option<u64>) -> std::io::Result<()
     let store = EmbeddedStore::open(file).await.unwrap();
     let lease = store.grant_lease(Duration::from_secs(60)).await.unwrap();
     put_under(&store, "nodes/writer", "1", lease.id).await;
-    let last = value(&store, "left")
-        .await
-        .map_or(0, |text| text.parse().unwrap());
+    let last = value(&store, "left").await.map_or(0, |text| text.parse().unwrap());
     let mut out = std::io::stdout();
     for count in last + 1.. {
         let text = count.to_string();
@@ -147,11 +129,7 @@ async fn a_writer_killed_in_the_middle_loses_nothing_it_was_told_is_written() {
     let mut total = 0;
     for round in 0..6 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "embedded::a_writer_that_is_left_alone_writes_all",
-                "--nocapture",
-            ])
+            .args(["--exact", "embedded::a_writer_that_is_left_alone_writes_all", "--nocapture"])
             .env(WRITER_FILE, &file)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -183,21 +161,9 @@ async fn check(file: &std::path::Path, at_least: u64, at_most: u64) -> u64 {
     assert!((at_least..=at_most).contains(&left), "{left} of {at_least}");
     assert_eq!(value(&store, "right").await.unwrap(), left.to_string());
     let log = store.list(&Prefix::below("log").unwrap()).await.unwrap();
-    let expected: Vec<Key> = (1..=left)
-        .map(|count| key(&format!("log/{count:06}")))
-        .collect();
-    assert_eq!(
-        log.entries
-            .iter()
-            .map(|e| e.key.clone())
-            .collect::<Vec<_>>(),
-        expected
-    );
+    let expected: Vec<Key> = (1..=left).map(|count| key(&format!("log/{count:06}"))).collect();
+    assert_eq!(log.entries.iter().map(|e| e.key.clone()).collect::<Vec<_>>(), expected);
     assert!(log.entries.iter().all(|entry| entry.value.len() == 3000));
-    assert_eq!(
-        value(&store, "nodes/writer").await,
-        None,
-        "its lease ended with it"
-    );
+    assert_eq!(value(&store, "nodes/writer").await, None, "its lease ended with it");
     left
 }

@@ -22,10 +22,7 @@ pub fn config(cluster: &EtcdCluster, name: &str) -> EtcdConfig {
 
 /// A registry that begins with one of the members.
 pub async fn store_at(cluster: &EtcdCluster, name: &str, member: usize) -> EtcdStore {
-    EtcdStore::new(&config(cluster, name))
-        .await
-        .unwrap()
-        .starting_at(member)
+    EtcdStore::new(&config(cluster, name)).await.unwrap().starting_at(member)
 }
 
 /// The same with timing of the test's own.
@@ -36,10 +33,7 @@ pub async fn timed_store_at(
     timing: EtcdTiming,
 ) -> EtcdStore {
     let config = config(cluster, name);
-    EtcdStore::with_timing(&config, timing)
-        .await
-        .unwrap()
-        .starting_at(member)
+    EtcdStore::with_timing(&config, timing).await.unwrap().starting_at(member)
 }
 
 async fn compact(endpoints: Vec<String>, revision: Revision) {
@@ -76,9 +70,8 @@ for_each_case!(cases);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcd_does_all_that_every_registry_must() {
     let cluster = EtcdCluster::start(3).unwrap();
-    let (alone, together): (Vec<_>, Vec<_>) = cases()
-        .into_iter()
-        .partition(|(name, _)| ALONE.contains(name));
+    let (alone, together): (Vec<_>, Vec<_>) =
+        cases().into_iter().partition(|(name, _)| ALONE.contains(name));
     let mut failed = Vec::new();
     for group in [together, alone] {
         let running = group.into_iter().map(|(name, case)| {

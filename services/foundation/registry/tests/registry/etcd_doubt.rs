@@ -40,18 +40,8 @@ impl Way {
                 let (client, _) = listener.accept().await.unwrap();
                 let (client_read, client_write) = client.into_split();
                 let (read, write) = TcpStream::connect(member).await.unwrap().into_split();
-                tokio::spawn(pass(
-                    client_read,
-                    write,
-                    Arc::clone(&state),
-                    Losing::Requests,
-                ));
-                tokio::spawn(pass(
-                    read,
-                    client_write,
-                    Arc::clone(&state),
-                    Losing::Answers,
-                ));
+                tokio::spawn(pass(client_read, write, Arc::clone(&state), Losing::Requests));
+                tokio::spawn(pass(read, client_write, Arc::clone(&state), Losing::Answers));
             }
         });
         Self { address, losing }
@@ -81,10 +71,7 @@ async fn pass(
 async fn store_by(cluster: &EtcdCluster, way: &Way) -> EtcdStore {
     let straight = cluster.endpoints().remove(0);
     let endpoints = vec![format!("http://{}", way.address), straight];
-    let config = EtcdConfig {
-        endpoints,
-        ..config(cluster, "doubt")
-    };
+    let config = EtcdConfig { endpoints, ..config(cluster, "doubt") };
     EtcdStore::new(&config).await.unwrap().starting_at(0)
 }
 
@@ -100,10 +87,7 @@ async fn a_write_whose_answer_is_lost_is_in_doubt() {
     // It is carried out, and the second try finds its own work. That is no
     // refusal, so it must not look like one.
     way.lose(Losing::Answers);
-    let doubted = store
-        .commit(Transaction::create(key("plan"), "ours"))
-        .await
-        .unwrap_err();
+    let doubted = store.commit(Transaction::create(key("plan"), "ours")).await.unwrap_err();
     assert!(matches!(doubted, StoreError::Indeterminate(_)), "{doubted}");
     assert!(doubted.is_transient());
     assert_eq!(value(&store, "plan").await.unwrap(), "ours");
@@ -137,9 +121,5 @@ async fn a_write_whose_answer_is_lost_is_in_doubt() {
     let store = store_by(&cluster, &way).await;
     let asked = Instant::now();
     store.keep_alive(lease.id).await.unwrap();
-    assert!(
-        asked.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
 }

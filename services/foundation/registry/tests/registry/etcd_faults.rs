@@ -19,10 +19,7 @@ use crate::support::{
 
 fn keep(store: Arc<dyn Store>, ttl: Duration) -> LeaseKeeper {
     LeaseKeeper::start(store, ttl, |incarnation| {
-        vec![Registration {
-            key: key("nodes/n"),
-            value: incarnation.to_string().into(),
-        }]
+        vec![Registration { key: key("nodes/n"), value: incarnation.to_string().into() }]
     })
 }
 
@@ -61,9 +58,7 @@ async fn collect(mut watch: Watch) -> (Vec<Change>, Duration) {
     let mut silence = Duration::ZERO;
     loop {
         let waiting = Instant::now();
-        let WatchEvent::Changes(changes) = watch.next().await else {
-            panic!("a second snapshot")
-        };
+        let WatchEvent::Changes(changes) = watch.next().await else { panic!("a second snapshot") };
         silence = silence.max(waiting.elapsed());
         assert!(changes.revision > last, "revisions rise");
         last = changes.revision;
@@ -108,9 +103,7 @@ async fn a_killed_leader_costs_no_event_and_no_lease() {
     tokio::task::block_in_place(|| cluster.restart(second)).unwrap();
 
     stop.store(true, Ordering::Relaxed);
-    let count = within(Duration::from_secs(20), "the writer", creating)
-        .await
-        .unwrap();
+    let count = within(Duration::from_secs(20), "the writer", creating).await.unwrap();
     until("the end is written", || async {
         let end = Transaction::create(key("end"), "1");
         match store.commit(end).await {
@@ -119,34 +112,15 @@ async fn a_killed_leader_costs_no_event_and_no_lease() {
         }
     })
     .await;
-    let (seen, silence) = within(Duration::from_secs(20), "the watch", watching)
-        .await
-        .unwrap();
-    let created: Vec<_> = seen
-        .iter()
-        .map(short)
-        .filter(|change| change.starts_with("k/"))
-        .collect();
+    let (seen, silence) = within(Duration::from_secs(20), "the watch", watching).await.unwrap();
+    let created: Vec<_> =
+        seen.iter().map(short).filter(|change| change.starts_with("k/")).collect();
     let expected: Vec<_> = (0..count).map(|i| format!("k/{i}=1")).collect();
     assert!(count > 100, "{count} keys were created");
-    let differs = created
-        .iter()
-        .zip(&expected)
-        .position(|(told, done)| told != done);
-    assert_eq!(
-        (differs, created.len()),
-        (None, count),
-        "each once and in order"
-    );
-    assert_eq!(
-        *keeper.state().borrow(),
-        held_state(&keeper),
-        "the lease is kept"
-    );
-    assert!(
-        !seen.iter().any(|change| short(change) == "nodes/n-"),
-        "and was kept throughout"
-    );
+    let differs = created.iter().zip(&expected).position(|(told, done)| told != done);
+    assert_eq!((differs, created.len()), (None, count), "each once and in order");
+    assert_eq!(*keeper.state().borrow(), held_state(&keeper), "the lease is kept");
+    assert!(!seen.iter().any(|change| short(change) == "nodes/n-"), "and was kept throughout");
     println!(
         "{count} keys, longest silence {silence:?}, lease of {:?} lived {lived:?}",
         unkept.ttl
@@ -157,10 +131,9 @@ async fn a_killed_leader_costs_no_event_and_no_lease() {
 /// The state that a keeper has if its first lease is held.
 fn held_state(keeper: &LeaseKeeper) -> LeaseState {
     match &*keeper.state().borrow() {
-        LeaseState::Held { lease, .. } | LeaseState::Doubtful { lease, .. } => LeaseState::Held {
-            incarnation: Incarnation(1),
-            lease: *lease,
-        },
+        LeaseState::Held { lease, .. } | LeaseState::Doubtful { lease, .. } => {
+            LeaseState::Held { incarnation: Incarnation(1), lease: *lease }
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -204,38 +177,19 @@ async fn a_frozen_member_is_noticed() {
     put(&writing, "rooms/b", "1").await;
     let reading = store_at(&cluster, "freeze", frozen).await;
     assert_eq!(value(&reading, "rooms/b").await.unwrap(), "1");
-    assert!(
-        since.elapsed() < Duration::from_secs(4),
-        "a read took {:?}",
-        since.elapsed()
-    );
+    assert!(since.elapsed() < Duration::from_secs(4), "a read took {:?}", since.elapsed());
     let told = next_changes(&mut by_silence).await;
-    assert_eq!(
-        told.changes.iter().map(short).collect::<Vec<_>>(),
-        ["rooms/b=1"]
-    );
+    assert_eq!(told.changes.iter().map(short).collect::<Vec<_>>(), ["rooms/b=1"]);
     let silence = since.elapsed();
-    assert!(
-        silence < Duration::from_secs(7),
-        "noticed by silence after {silence:?}"
-    );
+    assert!(silence < Duration::from_secs(7), "noticed by silence after {silence:?}");
     let told = next_changes(&mut by_ping).await;
-    assert_eq!(
-        told.changes.iter().map(short).collect::<Vec<_>>(),
-        ["rooms/b=1"]
-    );
+    assert_eq!(told.changes.iter().map(short).collect::<Vec<_>>(), ["rooms/b=1"]);
     let ping = since.elapsed();
-    assert!(
-        ping < Duration::from_secs(13),
-        "noticed by ping after {ping:?}"
-    );
+    assert!(ping < Duration::from_secs(13), "noticed by ping after {ping:?}");
     println!("noticed by silence after {silence:?}, by ping after {ping:?}");
 
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(
-        !doubt.has_changed().unwrap(),
-        "the lease was never in doubt"
-    );
+    assert!(!doubt.has_changed().unwrap(), "the lease was never in doubt");
     assert_eq!(value(&writing, "nodes/n").await.unwrap(), "1");
     cluster.resume(frozen).unwrap();
     put(&writing, "rooms/c", "1").await;
@@ -266,29 +220,14 @@ async fn everything_recovers_after_the_quorum_was_lost() {
     let lost = Instant::now();
     let mut watching = watch.state();
     let noticed = watching.wait_for(|state| *state == WatchState::Interrupted);
-    drop(
-        within(Duration::from_secs(10), "the watch notices", noticed)
-            .await
-            .unwrap(),
-    );
+    drop(within(Duration::from_secs(10), "the watch notices", noticed).await.unwrap());
     println!("a leaderless member was noticed after {:?}", lost.elapsed());
     let mut keeping = keeper.state();
     let doubtful = keeping.wait_for(|state| matches!(state, LeaseState::Doubtful { .. }));
-    drop(
-        within(Duration::from_secs(10), "the lease is in doubt", doubtful)
-            .await
-            .unwrap(),
-    );
-    within(
-        Duration::from_secs(10),
-        "the election is in doubt",
-        leadership.lost(),
-    )
-    .await;
+    drop(within(Duration::from_secs(10), "the lease is in doubt", doubtful).await.unwrap());
+    within(Duration::from_secs(10), "the election is in doubt", leadership.lost()).await;
     let limit = Duration::from_secs(9);
-    let read = within(limit, "a read", store.get(&key("rooms/a")))
-        .await
-        .unwrap_err();
+    let read = within(limit, "a read", store.get(&key("rooms/a"))).await.unwrap_err();
     assert!(matches!(read, StoreError::Unavailable(_)), "{read}");
     let create = store.commit(Transaction::create(key("rooms/b"), "1"));
     let write = within(limit, "a write", create).await.unwrap_err();
@@ -343,17 +282,9 @@ async fn recovered(
         })
     })
     .await;
-    let new = within(
-        Duration::from_secs(20),
-        "an election",
-        election.campaign("me"),
-    )
-    .await;
+    let new = within(Duration::from_secs(20), "an election", election.campaign("me")).await;
     assert!(new.fence().token() > old.fence().token());
-    println!(
-        "all is well again after {:?}, incarnation {held}",
-        since.elapsed()
-    );
+    println!("all is well again after {:?}, incarnation {held}", since.elapsed());
     new.resign().await;
 }
 
@@ -417,17 +348,10 @@ async fn an_etcd_that_lost_all_its_data_is_not_waited_for() {
     });
     let told = next_changes(&mut watch).await;
     assert_eq!(told.changes.len(), 20);
-    assert!(
-        told.changes
-            .iter()
-            .all(|change| matches!(change, Change::Deleted { .. }))
-    );
+    assert!(told.changes.iter().all(|change| matches!(change, Change::Deleted { .. })));
     put(&*store, "rooms/new", "1").await;
     let told = next_changes(&mut watch).await;
-    assert_eq!(
-        told.changes.iter().map(short).collect::<Vec<_>>(),
-        ["rooms/new=1"]
-    );
+    assert_eq!(told.changes.iter().map(short).collect::<Vec<_>>(), ["rooms/new=1"]);
     until("the node is registered anew", || async {
         value(&*store, "nodes/n").await.as_deref() == Some("2")
     })
@@ -443,27 +367,14 @@ async fn without_an_etcd_calls_fail_in_time_and_nothing_else_does() {
     drop(free);
     let config = RegistryConfig {
         kind: RegistryKind::Etcd,
-        etcd: EtcdConfig {
-            endpoints: vec![endpoint],
-            ..EtcdConfig::default()
-        },
+        etcd: EtcdConfig { endpoints: vec![endpoint], ..EtcdConfig::default() },
         ..RegistryConfig::default()
     };
     let store = headwater_registry::open(&config).await.unwrap();
     let asked = Instant::now();
-    let write = store
-        .commit(Transaction::create(key("a"), "1"))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(write, StoreError::Unavailable(_)),
-        "nothing was sent: {write}"
-    );
-    assert!(
-        asked.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        asked.elapsed()
-    );
+    let write = store.commit(Transaction::create(key("a"), "1")).await.unwrap_err();
+    assert!(matches!(write, StoreError::Unavailable(_)), "nothing was sent: {write}");
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     let watch = Watch::start(Arc::clone(&store), Prefix::ALL);
     let keeper = keep(store, Duration::from_secs(5));
     assert_eq!(*watch.state().borrow(), WatchState::Connecting);
@@ -476,10 +387,7 @@ async fn default_timing_suits_a_default_etcd() {
     let cluster = EtcdCluster::start(1).unwrap();
     let default = EtcdTiming::default();
     assert!(default.ping_interval >= Duration::from_secs(5));
-    let eager = EtcdTiming {
-        ping_interval: Duration::from_secs(1),
-        ..default
-    };
+    let eager = EtcdTiming { ping_interval: Duration::from_secs(1), ..default };
     let interruption = |timing| {
         let store = timed_store_at(&cluster, "pings", 0, timing);
         async move {
@@ -487,26 +395,15 @@ async fn default_timing_suits_a_default_etcd() {
             let mut watch = Watch::start(store, Prefix::ALL);
             next_snapshot(&mut watch).await;
             let mut state = watch.state();
-            drop(
-                state
-                    .wait_for(|state| *state == WatchState::Following)
-                    .await
-                    .unwrap(),
-            );
+            drop(state.wait_for(|state| *state == WatchState::Following).await.unwrap());
             let begun = Instant::now();
             let limit = Duration::from_secs(26);
             let interrupted = state.wait_for(|state| *state == WatchState::Interrupted);
-            tokio::time::timeout(limit, interrupted)
-                .await
-                .is_ok()
-                .then(|| begun.elapsed())
+            tokio::time::timeout(limit, interrupted).await.is_ok().then(|| begun.elapsed())
         }
     };
     let (by_default, eager) = tokio::join!(interruption(default), interruption(eager));
     assert_eq!(by_default, None, "a quiet watch is left alone");
     // So the check above can fail: this many pings etcd does not stand.
-    assert!(
-        eager.is_some_and(|after| after < Duration::from_secs(10)),
-        "{eager:?}"
-    );
+    assert!(eager.is_some_and(|after| after < Duration::from_secs(10)), "{eager:?}");
 }

@@ -18,10 +18,7 @@
 //! 11. bounds: `conformance::transactions`
 //! 12. one key schema, list and watch by prefix: `schema` (unit), `conformance::watch`
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "all of this is test code, helpers included"
-)]
+#![expect(clippy::unwrap_used, reason = "all of this is test code, helpers included")]
 #![expect(clippy::print_stdout, reason = "the tests tell what they measured")]
 
 mod conformance;

@@ -77,17 +77,11 @@ async fn lost_answers_confuse_neither_registration_nor_election() {
     let store = Cuttable::new(Arc::new(MemoryStore::new()));
     store.lose_answers(2);
     let keeper = LeaseKeeper::start(store.clone(), Duration::from_secs(30), |incarnation| {
-        vec![Registration {
-            key: key("nodes/n"),
-            value: incarnation.to_string().into(),
-        }]
+        vec![Registration { key: key("nodes/n"), value: incarnation.to_string().into() }]
     });
     let held = within(Duration::from_secs(5), "registration", keeper.held()).await;
     assert_eq!(held, Incarnation(1));
-    assert_eq!(
-        store.get(&key("nodes/n")).await.unwrap().unwrap().version,
-        1
-    );
+    assert_eq!(store.get(&key("nodes/n")).await.unwrap().unwrap().version, 1);
     store.lose_answers(1);
     let election = Election::new(store.clone(), "planner", Duration::from_secs(30)).unwrap();
     let leadership = within(Duration::from_secs(5), "election", election.campaign("me")).await;
@@ -106,18 +100,10 @@ async fn an_election_needs_a_name_that_fits_into_a_key() {
 #[tokio::test]
 async fn each_kind_of_registry_opens() {
     let folder = tempfile::TempDir::new().unwrap();
-    let mut config = RegistryConfig {
-        kind: RegistryKind::Memory,
-        ..RegistryConfig::default()
-    };
+    let mut config = RegistryConfig { kind: RegistryKind::Memory, ..RegistryConfig::default() };
     config.embedded.path = folder.path().join("registry.redb");
     for kind in [RegistryKind::Memory, RegistryKind::Embedded] {
-        let store = open(&RegistryConfig {
-            kind,
-            ..config.clone()
-        })
-        .await
-        .unwrap();
+        let store = open(&RegistryConfig { kind, ..config.clone() }).await.unwrap();
         put(&*store, "a", "1").await;
         assert_eq!(value(&*store, "a").await.unwrap(), "1");
     }

@@ -25,9 +25,7 @@ pub struct Fixture {
 
 /// Waits for something that must happen, but not for ever.
 pub async fn within<F: Future>(limit: Duration, what: &str, future: F) -> F::Output {
-    tokio::time::timeout(limit, future)
-        .await
-        .unwrap_or_else(|_| panic!("{what}: not in {limit:?}"))
+    tokio::time::timeout(limit, future).await.unwrap_or_else(|_| panic!("{what}: not in {limit:?}"))
 }
 
 /// Asks until the answer is yes.
@@ -45,19 +43,12 @@ pub fn key(text: &str) -> Key {
 }
 
 pub fn put_op(name: &str, value: &str, lease: Option<LeaseId>) -> Operation {
-    Operation::Put {
-        key: key(name),
-        value: value.to_owned().into(),
-        lease,
-    }
+    Operation::Put { key: key(name), value: value.to_owned().into(), lease }
 }
 
 /// Writes without conditions; answers with the revision.
 pub async fn put(store: &dyn Store, name: &str, value: &str) -> Revision {
-    let committed = store
-        .commit(Transaction::new().then(put_op(name, value, None)))
-        .await
-        .unwrap();
+    let committed = store.commit(Transaction::new().then(put_op(name, value, None))).await.unwrap();
     assert!(committed.succeeded);
     committed.revision
 }
@@ -165,11 +156,7 @@ impl Store for Cuttable {
     async fn commit(&self, transaction: Transaction) -> Result<Committed, StoreError> {
         let committed = self.store.commit(transaction).await;
         let lose = |left: usize| left.checked_sub(1);
-        if self
-            .answers_lost
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose)
-            .is_ok()
-        {
+        if self.answers_lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {
             return Err(StoreError::Indeterminate("lost".into()));
         }
         committed

@@ -34,9 +34,7 @@ pub(super) struct CallsLayer {
 
 impl CallsLayer {
     pub(super) fn new(calls_max: usize) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(calls_max.min(Semaphore::MAX_PERMITS))),
-        }
+        Self { permits: Arc::new(Semaphore::new(calls_max.min(Semaphore::MAX_PERMITS))) }
     }
 }
 
@@ -44,10 +42,7 @@ impl<S> Layer<S> for CallsLayer {
     type Service = Calls<S>;
 
     fn layer(&self, inner: S) -> Calls<S> {
-        Calls {
-            inner,
-            permits: self.permits.clone(),
-        }
+        Calls { inner, permits: self.permits.clone() }
     }
 }
 
@@ -108,9 +103,7 @@ where
                 let future = async move {
                     // Made here, within the runtime, and polled by the body.
                     let end = timeout.map(|timeout| Box::pin(sleep(timeout)));
-                    answer
-                        .await
-                        .map(|response| CallBody::wrap(response, recorder, end))
+                    answer.await.map(|response| CallBody::wrap(response, recorder, end))
                 };
                 Box::pin(future.instrument(span))
             }

@@ -23,11 +23,7 @@ pub(super) struct Connections {
 impl Connections {
     pub(super) fn new(incoming: TcpIncoming, max: usize, cut: CancellationToken) -> Self {
         let permits = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Self {
-            incoming,
-            permits,
-            cut,
-        }
+        Self { incoming, permits, cut }
     }
 }
 

@@ -1,3 +1,5 @@
+//! A real server and a real client: deadlines, limits, health, reflection, the end.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -41,14 +43,8 @@ impl ClusterService for Nodes {
     ) -> Result<Response<ListNodesResponse>, Status> {
         // The page token says how many bytes the answer shall have.
         let bytes = request.get_ref().page_token.parse().unwrap_or(0);
-        let node = Node {
-            name: "n".repeat(bytes),
-            ..Node::default()
-        };
-        Ok(Response::new(ListNodesResponse {
-            nodes: vec![node],
-            ..Default::default()
-        }))
+        let node = Node { name: "n".repeat(bytes), ..Node::default() };
+        Ok(Response::new(ListNodesResponse { nodes: vec![node], ..Default::default() }))
     }
 
     async fn get_node(
@@ -63,10 +59,8 @@ impl ClusterService for Nodes {
             }
             "deadline" => {
                 let left = deadline::current().unwrap().duration_since(Instant::now());
-                let node = Node {
-                    participant_capacity: left.as_millis() as u32,
-                    ..Node::default()
-                };
+                let node =
+                    Node { participant_capacity: left.as_millis() as u32, ..Node::default() };
                 Ok(Response::new(GetNodeResponse { node: Some(node) }))
             }
             name => Err(status::not_found("node", name)),
@@ -84,21 +78,14 @@ impl NodeService for Nodes {
         _: Request<Streaming<node::ControlRequest>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
         let first = futures::stream::once(async { Ok(node::ControlResponse::default()) });
-        Ok(Response::new(
-            first.chain(futures::stream::pending()).boxed(),
-        ))
+        Ok(Response::new(first.chain(futures::stream::pending()).boxed()))
     }
 
     async fn list_participants(
         &self,
         request: Request<node::ListParticipantsRequest>,
     ) -> Result<Response<node::ListParticipantsResponse>, Status> {
-        assert!(
-            request
-                .metadata()
-                .get(crate::cluster::CREDENTIAL_KEY)
-                .is_none()
-        );
+        assert!(request.metadata().get(crate::cluster::CREDENTIAL_KEY).is_none());
         Ok(Response::new(node::ListParticipantsResponse::default()))
     }
 
@@ -139,11 +126,7 @@ async fn start(config: ServerConfig) -> Fixture {
         .serve(shutdown.clone())
         .await
         .unwrap();
-    Fixture {
-        server,
-        nodes,
-        shutdown,
-    }
+    Fixture { server, nodes, shutdown }
 }
 
 impl Fixture {
@@ -179,18 +162,14 @@ impl Fixture {
     }
 
     async fn health(&self, service: &str) -> Result<PbStatus, Status> {
-        let request = HealthCheckRequest {
-            service: service.to_owned(),
-        };
+        let request = HealthCheckRequest { service: service.to_owned() };
         let answer = HealthClient::new(self.connection()).check(request).await?;
         Ok(answer.get_ref().status())
     }
 }
 
 fn get(name: &str) -> GetNodeRequest {
-    GetNodeRequest {
-        name: name.to_owned(),
-    }
+    GetNodeRequest { name: name.to_owned() }
 }
 
 /// A gRPC message frame with a request for this node.
@@ -204,52 +183,28 @@ fn frame(name: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_call_is_served_and_its_error_details_arrive() {
     let fixture = start(ServerConfig::default()).await;
-    let answer = fixture
-        .cluster()
-        .list_nodes(ListNodesRequest::default())
-        .await
-        .unwrap();
+    let answer = fixture.cluster().list_nodes(ListNodesRequest::default()).await.unwrap();
     assert_eq!(answer.get_ref().nodes.len(), 1);
-    let error = fixture
-        .cluster()
-        .get_node(get("nodes/a"))
-        .await
-        .unwrap_err();
+    let error = fixture.cluster().get_node(get("nodes/a")).await.unwrap_err();
     assert_eq!(error.code(), Code::NotFound);
     assert_eq!(status::reason_of(&error).as_deref(), Some("NOT_FOUND"));
 }
 
 #[tokio::test]
 async fn health_says_not_serving_until_told_and_after_the_end_began() {
-    let fixture = start(ServerConfig {
-        shutdown_grace_seconds: 30,
-        ..Default::default()
-    })
-    .await;
+    let fixture = start(ServerConfig { shutdown_grace_seconds: 30, ..Default::default() }).await;
     assert_eq!(fixture.health("").await.unwrap(), PbStatus::NotServing);
     fixture.server.set_serving().await;
     assert_eq!(fixture.health("").await.unwrap(), PbStatus::Serving);
-    assert_eq!(
-        fixture.health("headwater.v1.ClusterService").await.unwrap(),
-        PbStatus::Serving
-    );
-    assert_eq!(
-        fixture.health("no.Such").await.unwrap_err().code(),
-        Code::NotFound
-    );
+    assert_eq!(fixture.health("headwater.v1.ClusterService").await.unwrap(), PbStatus::Serving);
+    assert_eq!(fixture.health("no.Such").await.unwrap_err().code(), Code::NotFound);
 
     let request = HealthCheckRequest::default();
     let mut client = HealthClient::new(fixture.connection());
     let mut watch = client.watch(request).await.unwrap().into_inner();
-    assert_eq!(
-        watch.message().await.unwrap().unwrap().status(),
-        PbStatus::Serving
-    );
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), PbStatus::Serving);
     fixture.shutdown.cancel();
-    assert_eq!(
-        watch.message().await.unwrap().unwrap().status(),
-        PbStatus::NotServing
-    );
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), PbStatus::NotServing);
 }
 
 #[tokio::test]
@@ -265,11 +220,7 @@ async fn reflection_answers_in_both_versions() {
     let mut client =
         v1::server_reflection_client::ServerReflectionClient::new(fixture.connection());
     let stream = futures::stream::iter([request]);
-    let mut answers = client
-        .server_reflection_info(stream)
-        .await
-        .unwrap()
-        .into_inner();
+    let mut answers = client.server_reflection_info(stream).await.unwrap().into_inner();
     let listed = format!("{:?}", answers.message().await.unwrap().unwrap());
     assert!(
         listed.contains("headwater.v1.RoomService") && listed.contains("grpc.health.v1.Health")
@@ -285,26 +236,15 @@ async fn reflection_answers_in_both_versions() {
     let mut client =
         v1alpha::server_reflection_client::ServerReflectionClient::new(fixture.connection());
     let stream = futures::stream::iter([request]);
-    let mut answers = client
-        .server_reflection_info(stream)
-        .await
-        .unwrap()
-        .into_inner();
+    let mut answers = client.server_reflection_info(stream).await.unwrap().into_inner();
     assert!(
         format!("{:?}", answers.message().await.unwrap().unwrap())
             .contains("FileDescriptorResponse")
     );
 
-    let silent = start(ServerConfig {
-        reflection: false,
-        ..Default::default()
-    })
-    .await;
+    let silent = start(ServerConfig { reflection: false, ..Default::default() }).await;
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(silent.connection());
-    let refused = client
-        .server_reflection_info(futures::stream::empty())
-        .await
-        .unwrap_err();
+    let refused = client.server_reflection_info(futures::stream::empty()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
 }
 
@@ -313,25 +253,14 @@ async fn an_internal_service_is_for_the_cluster_only() {
     let fixture = start(ServerConfig::default()).await;
     let request = node::ListParticipantsRequest::default;
     for wrong in [None, Some(credential("another secret, long"))] {
-        let error = fixture
-            .node(wrong)
-            .list_participants(request())
-            .await
-            .unwrap_err();
+        let error = fixture.node(wrong).list_participants(request()).await.unwrap_err();
         assert_eq!(error.code(), Code::Unauthenticated);
-        assert_eq!(
-            status::reason_of(&error).as_deref(),
-            Some("CLUSTER_CREDENTIAL_REFUSED")
-        );
+        assert_eq!(status::reason_of(&error).as_deref(), Some("CLUSTER_CREDENTIAL_REFUSED"));
     }
     let mut member = fixture.node(Some(credential("0123456789abcdef")));
     member.list_participants(request()).await.unwrap();
     // Streams are guarded too.
-    let error = fixture
-        .node(None)
-        .control(futures::stream::empty())
-        .await
-        .unwrap_err();
+    let error = fixture.node(None).control(futures::stream::empty()).await.unwrap_err();
     assert_eq!(error.code(), Code::Unauthenticated);
 }
 
@@ -354,10 +283,7 @@ async fn the_server_itself_answers_deadline_exceeded() {
         content-type: application/grpc-web+proto\r\naccept: application/grpc-web+proto\r\n\
         grpc-timeout: 100m";
     let answer = fixture.http(head, &frame("hang")).await;
-    assert!(
-        answer.contains("grpc-status: 4") || answer.contains("grpc-status:4"),
-        "{answer}"
-    );
+    assert!(answer.contains("grpc-status: 4") || answer.contains("grpc-status:4"), "{answer}");
 }
 
 #[tokio::test]
@@ -365,56 +291,32 @@ async fn a_call_made_for_another_gets_less_time_than_it() {
     let fixture = start(ServerConfig::default()).await;
     let end = Instant::now() + Duration::from_millis(2000);
     let mut client = fixture.cluster();
-    let answer = deadline::within(end, client.get_node(get("deadline")))
-        .await
-        .unwrap();
+    let answer = deadline::within(end, client.get_node(get("deadline"))).await.unwrap();
     let millis = answer.get_ref().node.as_ref().unwrap().participant_capacity;
-    assert!(
-        (1000..=1950).contains(&millis),
-        "{millis} ms were handed on"
-    );
+    assert!((1000..=1950).contains(&millis), "{millis} ms were handed on");
     let answer = client.get_node(get("deadline")).await.unwrap();
     let millis = answer.get_ref().node.as_ref().unwrap().participant_capacity;
-    assert!(
-        (9000..=10_000).contains(&millis),
-        "{millis} ms is no default of 10 s"
-    );
+    assert!((9000..=10_000).contains(&millis), "{millis} ms is no default of 10 s");
 }
 
 #[tokio::test]
 async fn a_stream_lives_without_a_deadline_and_ends_at_one() {
     let fixture = start(ServerConfig::default()).await;
     let mut member = fixture.node(Some(credential("0123456789abcdef")));
-    let mut endless = member
-        .control(futures::stream::pending())
-        .await
-        .unwrap()
-        .into_inner();
+    let mut endless = member.control(futures::stream::pending()).await.unwrap().into_inner();
     assert!(endless.message().await.unwrap().is_some());
     let mut request = Request::new(futures::stream::pending());
     request.set_timeout(Duration::from_millis(200));
     let mut limited = member.control(request).await.unwrap().into_inner();
     assert!(limited.message().await.unwrap().is_some());
-    let error = timeout(Duration::from_secs(3), limited.message())
-        .await
-        .unwrap()
-        .unwrap_err();
+    let error = timeout(Duration::from_secs(3), limited.message()).await.unwrap().unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
-    assert!(
-        timeout(Duration::from_millis(100), endless.message())
-            .await
-            .is_err(),
-        "it lives on"
-    );
+    assert!(timeout(Duration::from_millis(100), endless.message()).await.is_err(), "it lives on");
 }
 
 #[tokio::test]
 async fn more_calls_than_allowed_are_told_to_come_back() {
-    let fixture = start(ServerConfig {
-        calls_max: 1,
-        ..Default::default()
-    })
-    .await;
+    let fixture = start(ServerConfig { calls_max: 1, ..Default::default() }).await;
     let mut first = fixture.cluster();
     let hanging = tokio::spawn(async move { first.get_node(get("hang")).await });
     while fixture.nodes.in_work.load(Ordering::SeqCst) == 0 {
@@ -425,31 +327,20 @@ async fn more_calls_than_allowed_are_told_to_come_back() {
     assert_eq!(status::retry_after(&error), Some(Duration::from_secs(1)));
     fixture.nodes.release.notify_waiters();
     hanging.await.unwrap().unwrap();
-    fixture
-        .cluster()
-        .list_nodes(ListNodesRequest::default())
-        .await
-        .unwrap();
+    fixture.cluster().list_nodes(ListNodesRequest::default()).await.unwrap();
 }
 
 #[tokio::test]
 async fn messages_above_the_limits_are_refused_and_the_server_lives_on() {
     let fixture = start(ServerConfig::default()).await;
-    let ask = |token: String| ListNodesRequest {
-        page_token: token,
-        ..Default::default()
-    };
+    let ask = |token: String| ListNodesRequest { page_token: token, ..Default::default() };
     let large = "x".repeat(MESSAGE_BYTES_IN_MAX + 1);
     let error = fixture.cluster().list_nodes(ask(large)).await.unwrap_err();
     assert_eq!(error.code(), Code::OutOfRange);
     let bytes = (MESSAGE_BYTES_OUT_MAX + 1).to_string();
     let error = fixture.cluster().list_nodes(ask(bytes)).await.unwrap_err();
     assert_eq!(error.code(), Code::OutOfRange);
-    fixture
-        .cluster()
-        .list_nodes(ask(String::new()))
-        .await
-        .unwrap();
+    fixture.cluster().list_nodes(ask(String::new())).await.unwrap();
 }
 
 #[tokio::test]
@@ -468,21 +359,10 @@ async fn rubbish_is_answered_and_hurts_nobody() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains("grpc-status"), "{answer}");
     }
-    let nowhere = fixture
-        .http(
-            "POST /a.b/c HTTP/1.1\r\ncontent-type: application/grpc-web+proto",
-            b"",
-        )
-        .await;
-    assert!(
-        nowhere.contains("grpc-status: 12") || nowhere.contains("grpc-status:12"),
-        "{nowhere}"
-    );
-    fixture
-        .cluster()
-        .list_nodes(ListNodesRequest::default())
-        .await
-        .unwrap();
+    let nowhere =
+        fixture.http("POST /a.b/c HTTP/1.1\r\ncontent-type: application/grpc-web+proto", b"").await;
+    assert!(nowhere.contains("grpc-status: 12") || nowhere.contains("grpc-status:12"), "{nowhere}");
+    fixture.cluster().list_nodes(ListNodesRequest::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -495,71 +375,33 @@ async fn a_browser_may_call_from_any_origin_unless_some_are_named() {
         )
     };
     let open = start(ServerConfig::default()).await;
-    let answer = open
-        .http(&preflight("https://a.example"), b"")
-        .await
-        .to_lowercase();
-    assert!(
-        answer.contains("access-control-allow-origin: *"),
-        "{answer}"
-    );
+    let answer = open.http(&preflight("https://a.example"), b"").await.to_lowercase();
+    assert!(answer.contains("access-control-allow-origin: *"), "{answer}");
     let origins = vec!["https://a.example".to_owned()];
-    let named = start(ServerConfig {
-        cors_origins: origins,
-        ..Default::default()
-    })
-    .await;
-    let answer = named
-        .http(&preflight("https://a.example"), b"")
-        .await
-        .to_lowercase();
-    assert!(
-        answer.contains("access-control-allow-origin: https://a.example"),
-        "{answer}"
-    );
-    let answer = named
-        .http(&preflight("https://b.example"), b"")
-        .await
-        .to_lowercase();
+    let named = start(ServerConfig { cors_origins: origins, ..Default::default() }).await;
+    let answer = named.http(&preflight("https://a.example"), b"").await.to_lowercase();
+    assert!(answer.contains("access-control-allow-origin: https://a.example"), "{answer}");
+    let answer = named.http(&preflight("https://b.example"), b"").await.to_lowercase();
     assert!(!answer.contains("access-control-allow-origin"), "{answer}");
     let call = "POST /headwater.v1.ClusterService/GetNode HTTP/1.1\r\norigin: https://a.example\r\n\
         content-type: application/grpc-web+proto";
     let answer = open.http(call, &frame("nodes/a")).await.to_lowercase();
-    assert!(
-        answer.contains("access-control-expose-headers: grpc-status,grpc-message"),
-        "{answer}"
-    );
+    assert!(answer.contains("access-control-expose-headers: grpc-status,grpc-message"), "{answer}");
 }
 
 #[tokio::test]
 async fn an_open_stream_does_not_hold_up_the_end_for_ever() {
-    let fixture = start(ServerConfig {
-        shutdown_grace_seconds: 1,
-        ..Default::default()
-    })
-    .await;
+    let fixture = start(ServerConfig { shutdown_grace_seconds: 1, ..Default::default() }).await;
     let address = fixture.server.address();
     let mut member = fixture.node(Some(credential("0123456789abcdef")));
-    let mut stream = member
-        .control(futures::stream::pending())
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = member.control(futures::stream::pending()).await.unwrap().into_inner();
     assert!(stream.message().await.unwrap().is_some());
     let began = Instant::now();
     fixture.shutdown.cancel();
-    timeout(Duration::from_secs(4), fixture.server.join())
-        .await
-        .expect("the server ends");
+    timeout(Duration::from_secs(4), fixture.server.join()).await.expect("the server ends");
+    assert!(began.elapsed() >= Duration::from_millis(900), "the grace was given");
     assert!(
-        began.elapsed() >= Duration::from_millis(900),
-        "the grace was given"
-    );
-    assert!(
-        timeout(Duration::from_secs(2), stream.message())
-            .await
-            .unwrap()
-            .is_err(),
+        timeout(Duration::from_secs(2), stream.message()).await.unwrap().is_err(),
         "the stream was cut"
     );
     std::net::TcpListener::bind(address).expect("the port is free again");
@@ -567,18 +409,10 @@ async fn an_open_stream_does_not_hold_up_the_end_for_ever() {
 
 #[tokio::test]
 async fn connections_above_the_limit_are_closed() {
-    let fixture = start(ServerConfig {
-        connections_max: 1,
-        ..Default::default()
-    })
-    .await;
+    let fixture = start(ServerConfig { connections_max: 1, ..Default::default() }).await;
     let mut first = fixture.cluster();
     first.list_nodes(ListNodesRequest::default()).await.unwrap();
-    let error = fixture
-        .cluster()
-        .list_nodes(ListNodesRequest::default())
-        .await
-        .unwrap_err();
+    let error = fixture.cluster().list_nodes(ListNodesRequest::default()).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable, "{error:?}");
     first.list_nodes(ListNodesRequest::default()).await.unwrap();
 }
@@ -590,30 +424,17 @@ async fn a_server_that_is_away_is_unavailable_until_it_comes() {
     drop(free);
     let connection = connect(&format!("http://{address}"), &ClientTls::default(), None).unwrap();
     let mut client = ClusterServiceClient::new(connection);
-    let error = client
-        .list_nodes(ListNodesRequest::default())
-        .await
-        .unwrap_err();
+    let error = client.list_nodes(ListNodesRequest::default()).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
-    let _fixture = start(ServerConfig {
-        address,
-        ..Default::default()
-    })
-    .await;
-    client
-        .list_nodes(ListNodesRequest::default())
-        .await
-        .unwrap();
+    let _fixture = start(ServerConfig { address, ..Default::default() }).await;
+    client.list_nodes(ListNodesRequest::default()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_taken_port_is_an_error_with_its_address() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let config = ServerConfig {
-        address,
-        ..Default::default()
-    };
+    let config = ServerConfig { address, ..Default::default() };
     let Err(error) = Server::new(config).serve(CancellationToken::new()).await else {
         panic!("the port is taken");
     };
@@ -622,10 +443,7 @@ async fn a_taken_port_is_an_error_with_its_address() {
 
 #[test]
 fn a_url_must_be_one() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _context = runtime.enter();
     assert!(connect("http://", &ClientTls::default(), None).is_err());
     assert!(connect("not a url", &ClientTls::default(), None).is_err());

@@ -26,12 +26,7 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn hs256() -> Self {
-        Self {
-            alg: "HS256".to_owned(),
-            typ: Some("JWT".to_owned()),
-            crit: None,
-            b64: None,
-        }
+        Self { alg: "HS256".to_owned(), typ: Some("JWT".to_owned()), crit: None, b64: None }
     }
 
     /// HS256 and no extension that changes what is signed (RFC 7515 4.1.11, RFC 7797).
@@ -58,9 +53,7 @@ impl<'de> Deserialize<'de> for NumericDate {
             // A cast from a float saturates: before 1970 is 0, far away is the end of time.
             number.as_f64().map(|seconds| seconds as u64)
         });
-        seconds
-            .map(Self)
-            .ok_or_else(|| serde::de::Error::custom("not a time"))
+        seconds.map(Self).ok_or_else(|| serde::de::Error::custom("not a time"))
     }
 }
 
@@ -152,11 +145,7 @@ impl Claims {
 
     pub(super) fn into_grants(self) -> Grants {
         let video = self.video.map(|grant| grant.0).unwrap_or_default();
-        let identity = self
-            .sub
-            .filter(|sub| !sub.is_empty())
-            .or(self.jti)
-            .unwrap_or_default();
+        let identity = self.sub.filter(|sub| !sub.is_empty()).or(self.jti).unwrap_or_default();
         Grants {
             api_key: self.iss.unwrap_or_default(),
             identity,
@@ -294,10 +283,7 @@ const SOURCES: [(TrackSource, &str); 5] = [
 ];
 
 fn source_of(name: &str) -> Option<TrackSource> {
-    SOURCES
-        .iter()
-        .find(|(_, known)| known.eq_ignore_ascii_case(name))
-        .map(|(source, _)| *source)
+    SOURCES.iter().find(|(_, known)| known.eq_ignore_ascii_case(name)).map(|(source, _)| *source)
 }
 
 fn source_name(source: TrackSource) -> &'static str {

@@ -1,3 +1,5 @@
+//! Tokens, good and forged.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -37,11 +39,7 @@ fn raw(header: &str, claims: &str, secret: &str) -> String {
 }
 
 fn signed(claims: Value) -> String {
-    raw(
-        r#"{"alg":"HS256","typ":"JWT"}"#,
-        &claims.to_string(),
-        SECRET,
-    )
+    raw(r#"{"alg":"HS256","typ":"JWT"}"#, &claims.to_string(), SECRET)
 }
 
 fn good_claims() -> Value {
@@ -56,11 +54,7 @@ fn with(change: impl FnOnce(&mut Value)) -> Value {
 
 fn parts(token: &str) -> (String, String, String) {
     let mut parts = token.split('.').map(str::to_owned);
-    (
-        parts.next().unwrap(),
-        parts.next().unwrap(),
-        parts.next().unwrap(),
-    )
+    (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap())
 }
 
 fn signed_text(claims: &str) -> String {
@@ -76,10 +70,7 @@ fn clocks_may_differ_by_a_minute() {
     assert!(ring().verify(&token, NOW + 60).is_ok());
     assert_eq!(ring().verify(&token, NOW + 61), Err(TokenError::Expired));
     assert!(ring().verify(&token, NOW - 60).is_ok());
-    assert_eq!(
-        ring().verify(&token, NOW - 61),
-        Err(TokenError::NotYetValid)
-    );
+    assert_eq!(ring().verify(&token, NOW - 61), Err(TokenError::NotYetValid));
 }
 
 #[test]
@@ -92,9 +83,7 @@ fn times_with_fractions_and_far_away_are_taken() {
 
 #[test]
 fn absent_claims_have_livekits_defaults() {
-    let grants = ring()
-        .verify(&signed(json!({"iss": KEY, "exp": NOW + 1})), NOW)
-        .unwrap();
+    let grants = ring().verify(&signed(json!({"iss": KEY, "exp": NOW + 1})), NOW).unwrap();
     assert_eq!(grants.permission, Permission::default());
     assert!(!grants.room_join && !grants.room_admin && !grants.room_create && !grants.room_list);
     assert_eq!((grants.identity.as_str(), grants.room.as_str()), ("", ""));
@@ -137,15 +126,9 @@ fn named_sources_restrict_and_unknown_names_never_widen() {
 #[test]
 fn a_token_without_a_subject_is_known_by_its_id() {
     let claims = json!({"iss": KEY, "exp": NOW + 1, "jti": "from-jti"});
-    assert_eq!(
-        ring().verify(&signed(claims), NOW).unwrap().identity,
-        "from-jti"
-    );
+    assert_eq!(ring().verify(&signed(claims), NOW).unwrap().identity, "from-jti");
     let claims = json!({"iss": KEY, "exp": NOW + 1, "sub": "", "jti": "from-jti"});
-    assert_eq!(
-        ring().verify(&signed(claims), NOW).unwrap().identity,
-        "from-jti"
-    );
+    assert_eq!(ring().verify(&signed(claims), NOW).unwrap().identity, "from-jti");
     let claims = json!({"iss": KEY, "exp": NOW + 1, "sub": "ada", "jti": "from-jti"});
     assert_eq!(ring().verify(&signed(claims), NOW).unwrap().identity, "ada");
 }
@@ -171,54 +154,26 @@ fn both_secrets_of_a_key_verify_and_the_first_signs() {
     .unwrap();
     let claims = json!({"iss": "one", "exp": NOW + 1}).to_string();
     for known in ["new", "old"] {
-        assert!(
-            ring.verify(&raw(r#"{"alg":"HS256"}"#, &claims, known), NOW)
-                .is_ok(),
-            "{known}"
-        );
+        assert!(ring.verify(&raw(r#"{"alg":"HS256"}"#, &claims, known), NOW).is_ok(), "{known}");
     }
     // A secret verifies for its own key only.
     let stolen = raw(r#"{"alg":"HS256"}"#, &claims, "another");
     assert_eq!(ring.verify(&stolen, NOW), Err(TokenError::BadSignature));
-    let minted = ring.mint(
-        &TokenRequest {
-            ttl: Duration::from_secs(1),
-            ..Default::default()
-        },
-        NOW,
-    );
+    let minted =
+        ring.mint(&TokenRequest { ttl: Duration::from_secs(1), ..Default::default() }, NOW);
     let minted = minted.unwrap();
     assert_eq!(ring.first_key(), "one");
-    assert!(
-        KeyRing::single("one", "new")
-            .unwrap()
-            .verify(&minted, NOW)
-            .is_ok()
-    );
-    assert!(
-        KeyRing::single("one", "old")
-            .unwrap()
-            .verify(&minted, NOW)
-            .is_err()
-    );
+    assert!(KeyRing::single("one", "new").unwrap().verify(&minted, NOW).is_ok());
+    assert!(KeyRing::single("one", "old").unwrap().verify(&minted, NOW).is_err());
 }
 
 #[test]
 fn a_ring_refuses_keys_that_cannot_be_used() {
     let pairs = |name: &str, secrets: &[&str]| {
-        (
-            name.to_owned(),
-            secrets
-                .iter()
-                .map(|text| SecretString::from(*text))
-                .collect::<Vec<_>>(),
-        )
+        (name.to_owned(), secrets.iter().map(|text| SecretString::from(*text)).collect::<Vec<_>>())
     };
     assert_eq!(KeyRing::new([]).unwrap_err(), KeyRingError::Empty);
-    assert_eq!(
-        KeyRing::new([pairs("", &["a"])]).unwrap_err(),
-        KeyRingError::EmptyKey
-    );
+    assert_eq!(KeyRing::new([pairs("", &["a"])]).unwrap_err(), KeyRingError::EmptyKey);
     for bad in [&[][..], &[""], &["a", ""], &["a", "b", "c"]] {
         assert_eq!(
             KeyRing::new([pairs("k", bad)]).unwrap_err(),
@@ -226,10 +181,7 @@ fn a_ring_refuses_keys_that_cannot_be_used() {
         );
     }
     let twice = [pairs("k", &["a"]), pairs("k", &["b"])];
-    assert_eq!(
-        KeyRing::new(twice).unwrap_err(),
-        KeyRingError::DuplicateKey("k".into())
-    );
+    assert_eq!(KeyRing::new(twice).unwrap_err(), KeyRingError::DuplicateKey("k".into()));
     assert!(!format!("{:?}", ring()).contains(SECRET));
 }
 
@@ -257,35 +209,14 @@ fn what_is_minted_is_verified_to_the_same_grants() {
         expires_at: NOW + 60,
         ..Grants::default()
     };
-    let request = TokenRequest {
-        grants: grants.clone(),
-        ttl: Duration::from_secs(60),
-    };
+    let request = TokenRequest { grants: grants.clone(), ttl: Duration::from_secs(60) };
     let token = ring().mint(&request, NOW).unwrap();
     assert_eq!(ring().verify(&token, NOW).unwrap(), grants);
-    let foreign = Grants {
-        api_key: "other".into(),
-        ..grants.clone()
-    };
-    let refused = ring().mint(
-        &TokenRequest {
-            grants: foreign,
-            ttl: Duration::ZERO,
-        },
-        NOW,
-    );
+    let foreign = Grants { api_key: "other".into(), ..grants.clone() };
+    let refused = ring().mint(&TokenRequest { grants: foreign, ttl: Duration::ZERO }, NOW);
     assert_eq!(refused, Err(MintError::UnknownKey("other".into())));
-    let huge = Grants {
-        metadata: "x".repeat(TOKEN_BYTES_MAX),
-        ..grants
-    };
-    let refused = ring().mint(
-        &TokenRequest {
-            grants: huge,
-            ttl: Duration::ZERO,
-        },
-        NOW,
-    );
+    let huge = Grants { metadata: "x".repeat(TOKEN_BYTES_MAX), ..grants };
+    let refused = ring().mint(&TokenRequest { grants: huge, ttl: Duration::ZERO }, NOW);
     assert_eq!(refused, Err(MintError::TooLong));
 }
 
@@ -310,23 +241,14 @@ fn tokens_of_livekits_own_library_are_taken() {
         .to_jwt()
         .unwrap();
     let grants = ring().verify(&token, unix_seconds()).unwrap();
-    assert_eq!(
-        (grants.identity.as_str(), grants.display_name.as_str()),
-        ("ada", "Ada")
-    );
+    assert_eq!((grants.identity.as_str(), grants.display_name.as_str()), ("ada", "Ada"));
     assert_eq!(grants.kind, ParticipantKind::Agent);
     assert_eq!(grants.metadata, "m");
     assert_eq!(grants.attributes["a"], "b");
     assert!(grants.room_join && grants.permission.hidden && !grants.permission.can_publish_data);
-    assert_eq!(
-        grants.permission.can_publish_sources,
-        [TrackSource::Microphone]
-    );
+    assert_eq!(grants.permission.can_publish_sources, [TrackSource::Microphone]);
     let other = KeyRing::single(KEY, "another").unwrap();
-    assert_eq!(
-        other.verify(&token, unix_seconds()),
-        Err(TokenError::BadSignature)
-    );
+    assert_eq!(other.verify(&token, unix_seconds()), Err(TokenError::BadSignature));
 }
 
 #[test]
@@ -346,20 +268,11 @@ fn livekits_own_library_takes_our_tokens() {
         },
         ..Grants::default()
     };
-    let request = TokenRequest {
-        grants,
-        ttl: Duration::from_secs(600),
-    };
+    let request = TokenRequest { grants, ttl: Duration::from_secs(600) };
     let token = ring().mint(&request, unix_seconds()).unwrap();
-    let claims = TokenVerifier::with_api_key(KEY, SECRET)
-        .verify(&token)
-        .unwrap();
+    let claims = TokenVerifier::with_api_key(KEY, SECRET).verify(&token).unwrap();
     assert_eq!(
-        (
-            claims.sub.as_str(),
-            claims.name.as_str(),
-            claims.iss.as_str()
-        ),
+        (claims.sub.as_str(), claims.name.as_str(), claims.iss.as_str()),
         ("ada", "Ada", KEY)
     );
     assert_eq!(claims.kind, "egress");
@@ -367,11 +280,7 @@ fn livekits_own_library_takes_our_tokens() {
     assert!(claims.video.room_join && claims.video.room_create && !claims.video.room_admin);
     assert_eq!(claims.video.can_publish, Some(false));
     assert_eq!(claims.video.can_subscribe, Some(true));
-    assert!(
-        TokenVerifier::with_api_key(KEY, "another")
-            .verify(&token)
-            .is_err()
-    );
+    assert!(TokenVerifier::with_api_key(KEY, "another").verify(&token).is_err());
 }
 
 #[test]

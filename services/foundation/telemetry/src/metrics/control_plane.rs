@@ -89,10 +89,7 @@ pub struct ControlPlaneMetrics {
 impl ControlPlaneMetrics {
     pub(super) fn new(to: &Registrar) -> Self {
         Self {
-            nodes: to.gauges(
-                "cluster_nodes",
-                "Registered media nodes by what they are doing.",
-            ),
+            nodes: to.gauges("cluster_nodes", "Registered media nodes by what they are doing."),
             rooms: to.gauge("cluster_rooms", "Rooms that exist in the cluster."),
             participants: to.gauge(
                 "cluster_participants",
@@ -106,14 +103,10 @@ impl ControlPlaneMetrics {
             ),
             plans: to.counters("plans_total", "Room plans made."),
             rooms_ended: to.counters("rooms_ended_total", "Rooms ended."),
-            agent_streams: to.gauge(
-                "agent_streams",
-                "Media nodes that this replica holds a stream to.",
-            ),
-            agent_stream_breaks: to.counter(
-                "agent_stream_breaks_total",
-                "Streams to media nodes that broke.",
-            ),
+            agent_streams: to
+                .gauge("agent_streams", "Media nodes that this replica holds a stream to."),
+            agent_stream_breaks: to
+                .counter("agent_stream_breaks_total", "Streams to media nodes that broke."),
             elected: to.gauge("elected", "1 if this replica is the elected one, else 0."),
         }
     }

@@ -62,10 +62,7 @@ pub struct Family<L, M> {
 
 impl<L: LabelSet, M> Family<L, M> {
     fn new(member: impl FnMut(&L) -> M) -> Self {
-        Self {
-            members: L::ALL.iter().map(member).collect(),
-            labels: PhantomData,
-        }
+        Self { members: L::ALL.iter().map(member).collect(), labels: PhantomData }
     }
 
     /// The metric of a member.
@@ -85,10 +82,7 @@ pub struct Total {
 
 impl Total {
     fn new(counter: IntCounter) -> Self {
-        Self {
-            counter,
-            seen: AtomicU64::new(0),
-        }
+        Self { counter, seen: AtomicU64::new(0) }
     }
 
     /// Tells the integer's value now. One below what was told before counts
@@ -160,10 +154,7 @@ impl Registrar {
         help: &str,
         buckets: &[f64],
     ) -> Family<L, Histogram> {
-        let family = self.add(HistogramVec::new(
-            histogram_opts(name, help, buckets),
-            L::NAMES,
-        ));
+        let family = self.add(HistogramVec::new(histogram_opts(name, help, buckets), L::NAMES));
         Family::new(|label: &L| family.with_label_values(label.values()))
     }
 
@@ -171,9 +162,7 @@ impl Registrar {
     pub(crate) fn process(&self) {
         #[cfg(target_os = "linux")]
         self.registry
-            .register(Box::new(
-                prometheus::process_collector::ProcessCollector::for_self(),
-            ))
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("names of the process are used once");
     }
 

@@ -118,18 +118,12 @@ impl GatewayMetrics {
     pub(super) fn new(to: &Registrar) -> Self {
         Self {
             join_attempts: to.counters("join_attempts_total", "Attempts to join a room."),
-            signal_connections: to.gauges(
-                "signal_connections",
-                "Open signalling connections of clients.",
-            ),
-            signal_messages: to.counters(
-                "signal_messages_total",
-                "Signalling messages to and from clients.",
-            ),
-            sessions_ended: to.counters(
-                "signal_sessions_ended_total",
-                "Signalling connections that ended.",
-            ),
+            signal_connections: to
+                .gauges("signal_connections", "Open signalling connections of clients."),
+            signal_messages: to
+                .counters("signal_messages_total", "Signalling messages to and from clients."),
+            sessions_ended: to
+                .counters("signal_sessions_ended_total", "Signalling connections that ended."),
             node_stream_breaks: to.counter(
                 "node_stream_breaks_total",
                 "Session streams to media nodes that broke under a client.",

@@ -11,9 +11,7 @@ const JITTER_BUCKETS: [f64; 9] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0
 /// In seconds.
 const RTT_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0];
 /// In seconds; one turn of a shard's loop.
-const LOOP_BUCKETS: [f64; 9] = [
-    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25,
-];
+const LOOP_BUCKETS: [f64; 9] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
 
 label_set! {
     /// Which way media went.
@@ -219,14 +217,8 @@ impl NodeMetrics {
             subscriptions: to.gauge("subscriptions", "Tracks forwarded to a participant."),
             transports: to.gauges("transports", "Connected transports by protocol."),
             session_streams: to.gauge("session_streams", "Session streams of gateways."),
-            rtp_packets: to.totals(
-                "rtp_packets_total",
-                "RTP packets, retransmissions included.",
-            ),
-            rtp_bytes: to.totals(
-                "rtp_bytes_total",
-                "Bytes of RTP packets, before encryption.",
-            ),
+            rtp_packets: to.totals("rtp_packets_total", "RTP packets, retransmissions included."),
+            rtp_bytes: to.totals("rtp_bytes_total", "Bytes of RTP packets, before encryption."),
             rtcp_packets: to.totals("rtcp_packets_total", "RTCP compounds."),
             rtp_dropped: to.totals("rtp_dropped_total", "Packets of media dropped."),
             nacks: to.totals("nack_total", "Sequence numbers asked for again."),
@@ -237,23 +229,17 @@ impl NodeMetrics {
                 "Packets that were asked for again and not sent again.",
             ),
             rtp_lost: to.total("rtp_lost_total", "Packets of publishers that never came."),
-            keyframes_replayed: to.total(
-                "keyframes_replayed_total",
-                "Late joiners given a kept keyframe.",
-            ),
+            keyframes_replayed: to
+                .total("keyframes_replayed_total", "Late joiners given a kept keyframe."),
             layer_switches: to.total("layer_switches_total", "Changes of the forwarded layer."),
             descriptors_unreadable: to.total(
                 "descriptors_unreadable_total",
                 "Packets whose payload descriptor could not be read.",
             ),
-            feedback_dropped: to.total(
-                "feedback_dropped_total",
-                "Feedback beyond what is worked off.",
-            ),
-            events_dropped: to.total(
-                "events_dropped_total",
-                "Events lost because nobody fetched them.",
-            ),
+            feedback_dropped: to
+                .total("feedback_dropped_total", "Feedback beyond what is worked off."),
+            events_dropped: to
+                .total("events_dropped_total", "Events lost because nobody fetched them."),
             packet_loss: to.histograms(
                 "packet_loss_ratio",
                 "Packets lost before repair, over five seconds of a track or transport.",
@@ -280,14 +266,10 @@ impl NodeMetrics {
                 "Datagrams that the kernel dropped because they were not read in time.",
             ),
             send_errors: to.total("send_errors_total", "Datagrams that could not be sent."),
-            stun_unknown_ufrag: to.total(
-                "stun_unknown_ufrag_total",
-                "STUN for a user name that is not known.",
-            ),
-            stun_bad_integrity: to.total(
-                "stun_bad_integrity_total",
-                "STUN with a wrong MESSAGE-INTEGRITY.",
-            ),
+            stun_unknown_ufrag: to
+                .total("stun_unknown_ufrag_total", "STUN for a user name that is not known."),
+            stun_bad_integrity: to
+                .total("stun_bad_integrity_total", "STUN with a wrong MESSAGE-INTEGRITY."),
             ice: to.counters("ice_total", "Paths set up, not set up, or lost."),
             dtls: to.counters("dtls_total", "DTLS handshakes by how they went."),
             shard_busy: to.float_gauge(

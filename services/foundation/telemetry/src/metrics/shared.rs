@@ -5,9 +5,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 use super::family::{Family, LabelSet, Registrar, label_set};
 
 /// In seconds; joins are wanted below half a second.
-const JOIN_BUCKETS: [f64; 12] = [
-    0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0,
-];
+const JOIN_BUCKETS: [f64; 12] = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0];
 /// In seconds; a write to etcd takes milliseconds.
 const REGISTRY_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
@@ -55,10 +53,7 @@ impl AuthFailure {
     /// The member with this value, such as `headwater-rpc`'s `TokenError::reason`.
     #[must_use]
     pub fn from_reason(reason: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|member| member.values() == [reason])
+        Self::ALL.iter().copied().find(|member| member.values() == [reason])
     }
 }
 
@@ -128,10 +123,8 @@ impl SharedMetrics {
                 "registry_lease_age_seconds",
                 "Time since the lease of this process was last renewed.",
             ),
-            registry_stale: to.gauge(
-                "registry_stale_seconds",
-                "Time since the registry was last heard of.",
-            ),
+            registry_stale: to
+                .gauge("registry_stale_seconds", "Time since the registry was last heard of."),
         }
     }
 }

@@ -1,3 +1,5 @@
+//! What every metric must have: a help text, a unit, a closed set of labels.
+
 use std::collections::BTreeMap;
 
 use opentelemetry::KeyValue;
@@ -26,12 +28,7 @@ const COUNTED: [&str; 15] = [
 
 fn all_groups() -> Metrics {
     let metrics = Metrics::new();
-    let _ = (
-        metrics.shared(),
-        metrics.control_plane(),
-        metrics.gateway(),
-        metrics.node(),
-    );
+    let _ = (metrics.shared(), metrics.control_plane(), metrics.gateway(), metrics.node());
     metrics
 }
 
@@ -66,18 +63,10 @@ fn every_family_has_help_and_a_name_that_tells_its_unit() {
     let scrape = scrape(&all_groups());
     assert!(scrape.types.len() > 50, "{} families", scrape.types.len());
     for (name, kind) in &scrape.types {
-        let help = scrape
-            .help
-            .get(name)
-            .unwrap_or_else(|| panic!("{name} has no help"));
+        let help = scrape.help.get(name).unwrap_or_else(|| panic!("{name} has no help"));
         assert!(help.len() > 10, "the help of {name} says nothing");
-        assert!(
-            name.starts_with("headwater_") || name.starts_with("process_"),
-            "{name}"
-        );
-        let has_unit = ["_seconds", "_bytes", "_ratio", "_fds"]
-            .iter()
-            .any(|it| name.ends_with(it));
+        assert!(name.starts_with("headwater_") || name.starts_with("process_"), "{name}");
+        let has_unit = ["_seconds", "_bytes", "_ratio", "_fds"].iter().any(|it| name.ends_with(it));
         let is_fine = match kind.as_str() {
             "counter" => name.ends_with("_total"),
             "histogram" => has_unit,
@@ -85,9 +74,7 @@ fn every_family_has_help_and_a_name_that_tells_its_unit() {
             _ => false,
         };
         assert!(is_fine, "{kind} {name} does not tell its unit");
-        let small_unit = ["_ms", "_us", "_millis", "_percent"]
-            .iter()
-            .any(|it| name.contains(it));
+        let small_unit = ["_ms", "_us", "_millis", "_percent"].iter().any(|it| name.contains(it));
         assert!(!small_unit, "{name} is not in a base unit");
     }
 }
@@ -101,11 +88,7 @@ fn all_roles_together_stay_below_a_thousand_series() {
 #[test]
 fn a_role_shows_only_what_it_asked_for() {
     let metrics = Metrics::new();
-    metrics
-        .gateway()
-        .join_attempts
-        .get(JoinOutcome::Joined)
-        .inc();
+    metrics.gateway().join_attempts.get(JoinOutcome::Joined).inc();
     let text = metrics.render().unwrap();
     assert!(
         text.contains(r#"headwater_join_attempts_total{reason="none",result="ok"} 1"#),
@@ -131,11 +114,7 @@ fn a_total_follows_its_integer_and_survives_a_restart_of_it() {
     assert_eq!(packets.get(), 25);
     packets.set(4);
     packets.set(6);
-    assert_eq!(
-        packets.get(),
-        27,
-        "a fall counts nothing, and what comes after it does"
-    );
+    assert_eq!(packets.get(), 27, "a fall counts nothing, and what comes after it does");
 }
 
 #[test]
@@ -145,10 +124,7 @@ fn each_member_of_a_label_set_has_its_own_series() {
         for (index, member) in L::ALL.iter().enumerate() {
             assert_eq!(member.index(), index);
             assert_eq!(member.values().len(), L::NAMES.len());
-            assert!(
-                seen.insert(member.values()),
-                "{member:?} has the values of another"
-            );
+            assert!(seen.insert(member.values()), "{member:?} has the values of another");
         }
         assert!(seen.len() <= 16, "{:?} is not a small set", L::NAMES);
     }
@@ -175,28 +151,20 @@ fn the_state_of_a_node_is_one_of_them() {
     metrics.node().set_state(NodeLifecycle::Serving);
     metrics.node().set_state(NodeLifecycle::Draining);
     let state = &metrics.node().state;
-    let all: Vec<i64> = NodeLifecycle::ALL
-        .iter()
-        .map(|it| state.get(*it).get())
-        .collect();
+    let all: Vec<i64> = NodeLifecycle::ALL.iter().map(|it| state.get(*it).get()).collect();
     assert_eq!(all, [0, 0, 1]);
 }
 
 #[test]
 fn a_refused_token_finds_its_series_by_reason() {
-    assert_eq!(
-        AuthFailure::from_reason("token_expired"),
-        Some(AuthFailure::TokenExpired)
-    );
+    assert_eq!(AuthFailure::from_reason("token_expired"), Some(AuthFailure::TokenExpired));
     assert_eq!(AuthFailure::from_reason("else"), None);
 }
 
 #[test]
 fn meters_of_opentelemetry_show_up_in_the_same_scrape() {
     let metrics = all_groups();
-    let provider = metrics
-        .bridge_meters(Resource::builder_empty().build())
-        .unwrap();
+    let provider = metrics.bridge_meters(Resource::builder_empty().build()).unwrap();
     let histogram = provider
         .meter("headwater")
         .f64_histogram("rpc.server.call.duration")

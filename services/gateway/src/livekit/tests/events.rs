@@ -25,10 +25,7 @@ fn a_track_without_codecs_is_told_with_one() {
     });
     assert_eq!(track.codecs.len(), 1);
     use lk::video_layer::Mode;
-    assert_eq!(
-        track.codecs[0].video_layer_mode(),
-        Mode::MultipleSpatialLayersPerStream
-    );
+    assert_eq!(track.codecs[0].video_layer_mode(), Mode::MultipleSpatialLayersPerStream);
 }
 
 #[test]
@@ -41,9 +38,7 @@ fn dynacast_names_all_three_qualities_of_each_codec() {
         }],
     };
     let told = told(&mut dual(), Event::LayerDemand(demand));
-    let [ToClient::SubscribedQualityUpdate(update)] = told.as_slice() else {
-        panic!()
-    };
+    let [ToClient::SubscribedQualityUpdate(update)] = told.as_slice() else { panic!() };
     assert_eq!(update.subscribed_codecs[0].codec, "vp8");
     let flags: Vec<(i32, bool)> = update.subscribed_codecs[0]
         .qualities
@@ -59,46 +54,20 @@ fn dynacast_names_all_three_qualities_of_each_codec() {
 #[test]
 fn what_would_crash_a_client_is_left_out() {
     let mut interpreter = dual();
-    let speaker = |uid: &str, level| node::Speaker {
-        participant_uid: uid.into(),
-        level,
-        active: true,
-    };
+    let speaker =
+        |uid: &str, level| node::Speaker { participant_uid: uid.into(), level, active: true };
     let changed = node::SpeakersChanged {
-        speakers: vec![
-            speaker("PA_1", f32::NAN),
-            speaker("PA_2", 7.0),
-            speaker("odd", 0.5),
-        ],
+        speakers: vec![speaker("PA_1", f32::NAN), speaker("PA_2", 7.0), speaker("odd", 0.5)],
     };
     let told_speakers = told(&mut interpreter, Event::SpeakersChanged(changed));
-    let [ToClient::SpeakersChanged(speakers)] = told_speakers.as_slice() else {
-        panic!()
-    };
+    let [ToClient::SpeakersChanged(speakers)] = told_speakers.as_slice() else { panic!() };
     let levels: Vec<f32> = speakers.speakers.iter().map(|it| it.level).collect();
     assert_eq!(levels, [0.0, 1.0]);
-    let odd = node::Participant {
-        uid: "odd".into(),
-        ..Default::default()
-    };
-    let changed = node::ParticipantsChanged {
-        participants: vec![odd],
-    };
+    let odd = node::Participant { uid: "odd".into(), ..Default::default() };
+    let changed = node::ParticipantsChanged { participants: vec![odd] };
     assert!(told(&mut interpreter, Event::ParticipantsChanged(changed)).is_empty());
-    assert!(
-        told(
-            &mut interpreter,
-            Event::TrackAdded(node::TrackAdded::default())
-        )
-        .is_empty()
-    );
-    assert!(
-        told(
-            &mut interpreter,
-            Event::RoomChanged(node::RoomChanged::default())
-        )
-        .is_empty()
-    );
+    assert!(told(&mut interpreter, Event::TrackAdded(node::TrackAdded::default())).is_empty());
+    assert!(told(&mut interpreter, Event::RoomChanged(node::RoomChanged::default())).is_empty());
 }
 
 #[test]
@@ -112,19 +81,12 @@ fn lost_quality_is_poor_to_old_clients() {
             }],
         })
     };
-    for (protocol, grade) in [
-        (10, lk::ConnectionQuality::Poor),
-        (11, lk::ConnectionQuality::Lost),
-    ] {
+    for (protocol, grade) in [(10, lk::ConnectionQuality::Poor), (11, lk::ConnectionQuality::Lost)]
+    {
         let mut interpreter = interpreter(protocol, node::TransportMode::Dual);
         let told = told(&mut interpreter, lost());
-        let [ToClient::ConnectionQuality(update)] = told.as_slice() else {
-            panic!()
-        };
-        assert_eq!(
-            (update.updates[0].quality(), update.updates[0].score),
-            (grade, 0.0)
-        );
+        let [ToClient::ConnectionQuality(update)] = told.as_slice() else { panic!() };
+        assert_eq!((update.updates[0].quality(), update.updates[0].score), (grade, 0.0));
     }
 }
 
@@ -137,10 +99,7 @@ fn large_updates_are_cut_into_bearable_ones() {
     };
     let participants: Vec<node::Participant> = (0..5).map(big).collect();
     let updates = participant_updates(&participants);
-    let sizes: Vec<usize> = updates
-        .iter()
-        .map(|update| update.participants.len())
-        .collect();
+    let sizes: Vec<usize> = updates.iter().map(|update| update.participants.len()).collect();
     assert_eq!(sizes, [2, 2, 1]);
     // One that is too large alone is sent all the same.
     let huge = node::Participant {
@@ -153,46 +112,27 @@ fn large_updates_are_cut_into_bearable_ones() {
 
 #[test]
 fn the_rest_of_the_events_is_told() {
-    let description = node::SessionDescription {
-        offer_id: 3,
-        ..Default::default()
-    };
-    let data_track = || {
-        Some(node::DataTrack {
-            handle: 1,
-            uid: "DTR_1".into(),
-            ..Default::default()
-        })
-    };
+    let description = node::SessionDescription { offer_id: 3, ..Default::default() };
+    let data_track =
+        || Some(node::DataTrack { handle: 1, uid: "DTR_1".into(), ..Default::default() });
     let events = [
         Event::Offer(description.clone()),
         Event::Answer(description),
         Event::StreamStateChanged(node::StreamStateChanged {
-            states: vec![node::StreamState {
-                paused: true,
-                ..Default::default()
-            }],
+            states: vec![node::StreamState { paused: true, ..Default::default() }],
         }),
         Event::MediaSectionsNeeded(node::MediaSectionsNeeded { audio: 0, video: 0 }),
-        Event::TrackSubscribed(node::TrackSubscribed {
-            track_uid: "TR_1".into(),
-        }),
+        Event::TrackSubscribed(node::TrackSubscribed { track_uid: "TR_1".into() }),
         Event::SubscriptionAllowed(node::SubscriptionAllowed::default()),
         Event::MuteTrack(node::MuteTrack::default()),
         Event::TrackRemoved(node::TrackRemoved::default()),
         Event::SubscriptionFailed(node::SubscriptionFailed::default()),
-        Event::DataTrackPublished(node::DataTrackPublished {
-            track: data_track(),
-        }),
-        Event::DataTrackUnpublished(node::DataTrackUnpublished {
-            track: data_track(),
-        }),
+        Event::DataTrackPublished(node::DataTrackPublished { track: data_track() }),
+        Event::DataTrackUnpublished(node::DataTrackUnpublished { track: data_track() }),
         Event::DataTrackHandles(node::DataTrackHandles {
             sources: [(9, node::DataTrackSource::default())].into(),
         }),
-        Event::RoomChanged(node::RoomChanged {
-            room: Some(v1::Room::default()),
-        }),
+        Event::RoomChanged(node::RoomChanged { room: Some(v1::Room::default()) }),
     ];
     for event in events {
         let words = format!("{event:?}");
@@ -208,17 +148,11 @@ fn a_participant_is_told_with_what_its_door_stored() {
         agent: true,
         ..Default::default()
     };
-    let client = lk::ClientInfo {
-        client_protocol: 2,
-        capabilities: vec![1, 2],
-        ..Default::default()
-    };
+    let client =
+        lk::ClientInfo { client_protocol: 2, capabilities: vec![1, 2], ..Default::default() };
     let told = info::participant(&node::Participant {
         uid: "PA_1".into(),
-        permission: Some(v1::ParticipantPermission {
-            can_publish: true,
-            ..Default::default()
-        }),
+        permission: Some(v1::ParticipantPermission { can_publish: true, ..Default::default() }),
         door_payload: participant_payload(&grants, &client, "eu"),
         close_reason: node::CloseReason::Removed.into(),
         phase: node::ParticipantPhase::Left.into(),
@@ -226,15 +160,9 @@ fn a_participant_is_told_with_what_its_door_stored() {
     });
     assert_eq!(told.kind(), lk::participant_info::Kind::Agent);
     assert_eq!(told.kind_details, [0]);
-    assert_eq!(
-        (told.client_protocol, &told.capabilities[..]),
-        (2, &[1, 2][..])
-    );
+    assert_eq!((told.client_protocol, &told.capabilities[..]), (2, &[1, 2][..]));
     assert_eq!(told.region, "eu");
-    assert_eq!(
-        told.disconnect_reason(),
-        lk::DisconnectReason::ParticipantRemoved
-    );
+    assert_eq!(told.disconnect_reason(), lk::DisconnectReason::ParticipantRemoved);
     let permission = told.permission.unwrap();
     #[expect(deprecated, reason = "older clients read it")]
     let agent = permission.agent;
@@ -250,16 +178,9 @@ fn a_payload_of_another_door_means_nothing_and_cannot_speak_for_the_node() {
         ..Default::default()
     };
     assert_eq!(info::participant(&foreign).identity, "ada");
-    let forged = lk::TrackInfo {
-        sid: "TR_forged".into(),
-        muted: true,
-        ..Default::default()
-    };
+    let forged = lk::TrackInfo { sid: "TR_forged".into(), muted: true, ..Default::default() };
     let track = info::track(&node::Track {
-        track: Some(v1::Track {
-            uid: "TR_true".into(),
-            ..Default::default()
-        }),
+        track: Some(v1::Track { uid: "TR_true".into(), ..Default::default() }),
         door_payload: forged.encode_to_vec(),
         ..Default::default()
     });

@@ -78,10 +78,7 @@ impl Connection {
         buffer[..kept].copy_from_slice(&self.partial);
         match self.stream.read(&mut buffer[kept..kept + len]) {
             Ok(0) => Fill::Over(CloseReason::Peer),
-            Ok(fresh) => Fill::Bytes {
-                filled: kept + fresh,
-                fresh,
-            },
+            Ok(fresh) => Fill::Bytes { filled: kept + fresh, fresh },
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Fill::Nothing,
                 _ => Fill::Over(CloseReason::Failed),
@@ -112,10 +109,7 @@ impl Connection {
         let mut total = 0;
         while !self.output.is_empty() {
             let (first, second) = self.output.as_slices();
-            match self
-                .stream
-                .write_vectored(&[IoSlice::new(first), IoSlice::new(second)])
-            {
+            match self.stream.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
                 Ok(0) => return (total, Flushed::Failed),
                 Ok(written) => {
                     self.output.drain(..written);

@@ -1,3 +1,5 @@
+//! Framed connections on loopback: limits, slow readers, and who is let in.
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -30,22 +32,14 @@ impl Bench {
     fn new(options: TcpOptions) -> Self {
         let poller = Poller::new().unwrap();
         let tcp = FramedTcp::bind(&poller, "127.0.0.1:0".parse().unwrap(), options, 1).unwrap();
-        Self {
-            poller,
-            ready: ReadyList::new(16),
-            tcp,
-            now: Instant::now(),
-            seen: Vec::new(),
-        }
+        Self { poller, ready: ReadyList::new(16), tcp, now: Instant::now(), seen: Vec::new() }
     }
 
     fn connect(&mut self) -> (TcpStream, SocketAddr) {
         let before = self.tcp.counters();
         let stream = TcpStream::connect(self.tcp.local_addr().unwrap()).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let address = stream.local_addr().unwrap();
         self.turn_until(|bench| {
             let after = bench.tcp.counters();
@@ -55,14 +49,10 @@ impl Bench {
     }
 
     fn turn(&mut self) {
-        self.poller
-            .wait(&mut self.ready, Some(Duration::from_millis(100)))
-            .unwrap();
+        self.poller.wait(&mut self.ready, Some(Duration::from_millis(100))).unwrap();
         for ready in self.ready.iter() {
             self.tcp
-                .handle_ready(&self.poller, self.now, ready, |event| {
-                    note(&mut self.seen, event)
-                });
+                .handle_ready(&self.poller, self.now, ready, |event| note(&mut self.seen, event));
         }
     }
 
@@ -77,8 +67,7 @@ impl Bench {
     }
 
     fn flush(&mut self) {
-        self.tcp
-            .flush(&self.poller, |event| note(&mut self.seen, event));
+        self.tcp.flush(&self.poller, |event| note(&mut self.seen, event));
     }
 }
 
@@ -93,12 +82,7 @@ fn frames_come_whole_however_they_are_cut() {
     let long = vec![7; 4_096];
     let bytes = [framed(b"one"), framed(&[]), framed(&long), framed(b"three")].concat();
     // One byte; a length and a half; the rest.
-    for part in [
-        &bytes[..1],
-        &bytes[1..10],
-        &bytes[10..2_000],
-        &bytes[2_000..],
-    ] {
+    for part in [&bytes[..1], &bytes[1..10], &bytes[10..2_000], &bytes[2_000..]] {
         stream.write_all(part).unwrap();
         std::thread::sleep(Duration::from_millis(5));
         bench.turn();
@@ -119,44 +103,24 @@ fn frames_come_whole_however_they_are_cut() {
 fn a_frame_that_is_too_long_closes_the_connection_after_those_before() {
     let mut bench = Bench::new(TcpOptions::default());
     let (mut stream, address) = bench.connect();
-    stream
-        .write_all(&[&framed(b"good")[..], &4_097_u16.to_be_bytes()].concat())
-        .unwrap();
+    stream.write_all(&[&framed(b"good")[..], &4_097_u16.to_be_bytes()].concat()).unwrap();
     bench.turn_until(|bench| bench.seen.len() == 2);
     assert_eq!(
         bench.seen,
-        [
-            Seen::Frame(address, b"good".to_vec()),
-            Seen::Closed(address, CloseReason::Oversize),
-        ]
+        [Seen::Frame(address, b"good".to_vec()), Seen::Closed(address, CloseReason::Oversize),]
     );
     assert_eq!(bench.tcp.connections(), 0);
-    assert_eq!(
-        bench.tcp.send(address, Priority::Control, b"x"),
-        SendOutcome::Closed
-    );
+    assert_eq!(bench.tcp.send(address, Priority::Control, b"x"), SendOutcome::Closed);
 }
 
 #[test]
 fn frames_go_out_with_their_lengths_in_one_piece() {
     let mut bench = Bench::new(TcpOptions::default());
     let (mut stream, address) = bench.connect();
-    assert_eq!(
-        bench.tcp.send(address, Priority::Media, b"first"),
-        SendOutcome::Queued
-    );
-    assert_eq!(
-        bench.tcp.send(address, Priority::Control, b"second"),
-        SendOutcome::Queued
-    );
-    assert_eq!(
-        bench.tcp.send(address, Priority::Media, &[]),
-        SendOutcome::Dropped
-    );
-    assert_eq!(
-        bench.tcp.send(address, Priority::Media, &[0; 4_097]),
-        SendOutcome::Dropped
-    );
+    assert_eq!(bench.tcp.send(address, Priority::Media, b"first"), SendOutcome::Queued);
+    assert_eq!(bench.tcp.send(address, Priority::Control, b"second"), SendOutcome::Queued);
+    assert_eq!(bench.tcp.send(address, Priority::Media, &[]), SendOutcome::Dropped);
+    assert_eq!(bench.tcp.send(address, Priority::Media, &[0; 4_097]), SendOutcome::Dropped);
     bench.flush();
     let mut bytes = [0; 15];
     stream.read_exact(&mut bytes).unwrap();
@@ -165,10 +129,7 @@ fn frames_go_out_with_their_lengths_in_one_piece() {
 
 #[test]
 fn a_slow_reader_loses_media_keeps_control_and_catches_up() {
-    let options = TcpOptions {
-        output_bytes_max: 64 << 10,
-        ..TcpOptions::default()
-    };
+    let options = TcpOptions { output_bytes_max: 64 << 10, ..TcpOptions::default() };
     let mut bench = Bench::new(options);
     let (mut stream, address) = bench.connect();
     let mut queued = 0_u32;
@@ -184,10 +145,7 @@ fn a_slow_reader_loses_media_keeps_control_and_catches_up() {
         }
         bench.flush();
     }
-    assert_eq!(
-        bench.tcp.send(address, Priority::Control, b"still here"),
-        SendOutcome::Queued
-    );
+    assert_eq!(bench.tcp.send(address, Priority::Control, b"still here"), SendOutcome::Queued);
     assert_eq!(bench.tcp.counters().frames_dropped, 1);
 
     let reader = std::thread::spawn(move || {
@@ -203,33 +161,22 @@ fn a_slow_reader_loses_media_keeps_control_and_catches_up() {
     });
     bench.turn_until(|bench| bench.tcp.counters().bytes_out == u64::from(queued) * 1_202 + 12);
     let _open = reader.join().unwrap();
-    assert_eq!(
-        bench.tcp.send(address, Priority::Media, &[1; 1_200]),
-        SendOutcome::Queued
-    );
+    assert_eq!(bench.tcp.send(address, Priority::Media, &[1; 1_200]), SendOutcome::Queued);
     assert_eq!(bench.seen, []);
 }
 
 #[test]
 fn a_reader_without_room_for_control_is_closed() {
-    let options = TcpOptions {
-        output_bytes_max: 16 << 10,
-        ..TcpOptions::default()
-    };
+    let options = TcpOptions { output_bytes_max: 16 << 10, ..TcpOptions::default() };
     let mut bench = Bench::new(options);
     let (_stream, address) = bench.connect();
     while bench.tcp.send(address, Priority::Control, &[1; 1_200]) == SendOutcome::Queued {
         // Only what the kernel does not take stays with us.
         if bench.tcp.counters().frames_out.is_multiple_of(8) {
-            bench
-                .tcp
-                .flush(&bench.poller, |_| panic!("nothing is closed yet"));
+            bench.tcp.flush(&bench.poller, |_| panic!("nothing is closed yet"));
         }
     }
-    assert_eq!(
-        bench.tcp.send(address, Priority::Media, b"x"),
-        SendOutcome::Closed
-    );
+    assert_eq!(bench.tcp.send(address, Priority::Media, b"x"), SendOutcome::Closed);
     bench.flush();
     assert_eq!(bench.seen, [Seen::Closed(address, CloseReason::SlowReader)]);
     assert_eq!(bench.tcp.connections(), 0);
@@ -253,18 +200,12 @@ fn a_connection_that_ends_is_reported_once_and_its_place_is_used_again() {
 fn a_late_event_of_a_closed_connection_does_not_touch_its_successor() {
     let mut bench = Bench::new(TcpOptions::default());
     let (_first, address) = bench.connect();
-    let late = Ready {
-        token: bench.tcp.token(0),
-        readable: true,
-        writable: true,
-    };
+    let late = Ready { token: bench.tcp.token(0), readable: true, writable: true };
     bench.tcp.close(address);
     let (mut second, second_address) = bench.connect();
     second.write_all(&framed(b"hello")).unwrap();
     std::thread::sleep(Duration::from_millis(20));
-    bench.tcp.handle_ready(&bench.poller, bench.now, late, |_| {
-        panic!("an event of the dead")
-    });
+    bench.tcp.handle_ready(&bench.poller, bench.now, late, |_| panic!("an event of the dead"));
     bench.turn_until(|bench| !bench.seen.is_empty());
     assert_eq!(bench.seen, [Seen::Frame(second_address, b"hello".to_vec())]);
 }
@@ -281,38 +222,20 @@ fn what_is_not_confirmed_or_idle_is_closed_in_time() {
     let (_silent, silent) = bench.connect();
     let (mut busy, busy_address) = bench.connect();
     bench.tcp.confirm(busy_address);
-    assert_eq!(
-        bench.tcp.poll_timeout(),
-        Some(start + Duration::from_secs(10))
-    );
+    assert_eq!(bench.tcp.poll_timeout(), Some(start + Duration::from_secs(10)));
 
     let mut seen = Vec::new();
-    bench
-        .tcp
-        .handle_timeout(start + Duration::from_millis(9_999), |event| {
-            note(&mut seen, event)
-        });
+    bench.tcp.handle_timeout(start + Duration::from_millis(9_999), |event| note(&mut seen, event));
     assert_eq!(seen, []);
-    bench
-        .tcp
-        .handle_timeout(start + Duration::from_secs(10), |event| {
-            note(&mut seen, event)
-        });
+    bench.tcp.handle_timeout(start + Duration::from_secs(10), |event| note(&mut seen, event));
     assert_eq!(seen, [Seen::Closed(silent, CloseReason::NotConfirmed)]);
 
     bench.now = start + Duration::from_secs(20);
     busy.write_all(&framed(b"x")).unwrap();
     bench.turn_until(|bench| !bench.seen.is_empty());
-    assert_eq!(
-        bench.tcp.poll_timeout(),
-        Some(start + Duration::from_secs(50))
-    );
+    assert_eq!(bench.tcp.poll_timeout(), Some(start + Duration::from_secs(50)));
     seen.clear();
-    bench
-        .tcp
-        .handle_timeout(start + Duration::from_secs(50), |event| {
-            note(&mut seen, event)
-        });
+    bench.tcp.handle_timeout(start + Duration::from_secs(50), |event| note(&mut seen, event));
     assert_eq!(seen, [Seen::Closed(busy_address, CloseReason::Idle)]);
     assert_eq!(bench.tcp.poll_timeout(), None);
 }
@@ -325,19 +248,13 @@ fn without_descriptors_a_connection_is_closed_and_the_listener_is_not_ready_for_
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
     assert_eq!(bench.tcp.counters().refused, 1);
     assert!(bench.tcp.spare.is_some());
-    bench
-        .poller
-        .wait(&mut bench.ready, Some(Duration::ZERO))
-        .unwrap();
+    bench.poller.wait(&mut bench.ready, Some(Duration::ZERO)).unwrap();
     assert_eq!(bench.ready.iter().count(), 0);
 }
 
 #[test]
 fn a_full_listener_gives_up_the_oldest_stranger_but_nobody_it_knows() {
-    let mut bench = Bench::new(TcpOptions {
-        connections_max: 2,
-        ..TcpOptions::default()
-    });
+    let mut bench = Bench::new(TcpOptions { connections_max: 2, ..TcpOptions::default() });
     let (_known, known) = bench.connect();
     bench.tcp.confirm(known);
     let (_stranger, stranger) = bench.connect();

@@ -61,8 +61,7 @@ impl Room {
             return Err((RequestOutcome::NotAllowed, "may not publish data"));
         }
         let handle = u16::try_from(request.handle).ok().filter(|handle| *handle != 0);
-        let handle =
-            handle.ok_or((RequestOutcome::InvalidHandle, "a handle is 1 to 65535"))?;
+        let handle = handle.ok_or((RequestOutcome::InvalidHandle, "a handle is 1 to 65535"))?;
         let name = &request.display_name;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err((RequestOutcome::InvalidName, "a name has 1 to 256 bytes"));
@@ -110,9 +109,9 @@ impl Room {
         key: ParticipantKey,
         handle: u32,
     ) {
-        let known = u16::try_from(handle).ok().and_then(|handle| {
-            self.participants.get(&key)?.data.published.get(&handle).cloned()
-        });
+        let known = u16::try_from(handle)
+            .ok()
+            .and_then(|handle| self.participants.get(&key)?.data.published.get(&handle).cloned());
         match known {
             Some(view) => {
                 self.end_data_track(core, &view.uid);
@@ -131,26 +130,51 @@ impl Room {
 
     /// Ends a data track and takes it from those who receive it.
     pub(crate) fn end_data_track(&mut self, core: &mut Core, uid: &TrackUid) {
-        let mut changed = Vec::new();
+        self.withdraw_data_track(core, uid);
         let mut owner = None;
         for (key, participant) in &mut self.participants {
-            let data = &mut participant.data;
-            let received = data.received.len();
-            data.received.retain(|_, origin| origin.track != *uid);
-            if data.received.len() != received {
-                changed.push(*key);
-            }
-            let published = data.published.len();
-            data.published.retain(|_, view| view.uid != *uid);
-            if data.published.len() != published {
+            let published = &mut participant.data.published;
+            let before = published.len();
+            published.retain(|_, view| view.uid != *uid);
+            if published.len() != before {
                 owner = Some(*key);
+            }
+        }
+        if let Some(owner) = owner {
+            self.mark_changed(owner);
+        }
+    }
+
+    /// Takes a data track from those who receive it.
+    pub(crate) fn withdraw_data_track(&mut self, core: &mut Core, uid: &TrackUid) {
+        let mut changed = Vec::new();
+        for (key, participant) in &mut self.participants {
+            let received = &mut participant.data.received;
+            let before = received.len();
+            received.retain(|_, origin| origin.track != *uid);
+            if received.len() != before {
+                changed.push(*key);
             }
         }
         for key in changed {
             self.tell_handles(core, key);
         }
-        if let Some(owner) = owner {
-            self.mark_changed(owner);
+    }
+
+    /// A participant may subscribe again, or no more.
+    pub(crate) fn reconcile_data_tracks(&mut self, core: &mut Core, key: ParticipantKey) {
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let changed = if participant.permission.can_subscribe {
+            self.attach_data_tracks(core, key)
+        } else {
+            let had_some = !participant.data.received.is_empty();
+            participant.data.received.clear();
+            had_some
+        };
+        if changed {
+            self.tell_handles(core, key);
         }
     }
 
@@ -164,7 +188,9 @@ impl Room {
     ) {
         let now = core.now;
         let (expires_at, limit) = (now + core.config.timers.wish, core.config.limits.wishes);
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let wanted = &mut participant.data.wanted;
         wanted.retain(|_, at| *at > now);
         for uid in &update.tracks {
@@ -197,7 +223,9 @@ impl Room {
 
     /// Gives handles to wanted data tracks that are there.
     fn attach_data_tracks(&mut self, core: &Core, key: ParticipantKey) -> bool {
-        let Some(participant) = self.participants.get(&key) else { return false };
+        let Some(participant) = self.participants.get(&key) else {
+            return false;
+        };
         if !participant.permission.can_subscribe {
             return false;
         }
@@ -209,7 +237,9 @@ impl Room {
             .filter_map(|uid| self.origin_of(key, uid))
             .take(room)
             .collect();
-        let Some(participant) = self.participants.get_mut(&key) else { return false };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return false;
+        };
         let attached = !origins.is_empty();
         for origin in origins {
             participant.data.wanted.remove(&origin.track);
@@ -248,8 +278,12 @@ impl Room {
             return;
         }
         let handle = u16::from_be_bytes([frame[2], frame[3]]);
-        let Some(sender) = self.participants.get(&key) else { return };
-        let Some(track) = sender.data.published.get(&handle) else { return };
+        let Some(sender) = self.participants.get(&key) else {
+            return;
+        };
+        let Some(track) = sender.data.published.get(&handle) else {
+            return;
+        };
         for participant in self.participants.values() {
             let received = participant.data.received.iter();
             let Some((handle, _)) =
@@ -257,8 +291,12 @@ impl Room {
             else {
                 continue;
             };
-            let Some(downlink) = participant.downlink() else { continue };
-            let Some(channel) = downlink.channels.data_track else { continue };
+            let Some(downlink) = participant.downlink() else {
+                continue;
+            };
+            let Some(channel) = downlink.channels.data_track else {
+                continue;
+            };
             let mut copy = frame.clone();
             copy[2..4].copy_from_slice(&handle.to_be_bytes());
             let payload: Arc<[u8]> = copy.into();

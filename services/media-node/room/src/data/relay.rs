@@ -27,8 +27,12 @@ impl Room {
         label: &str,
         reliability: ChannelReliability,
     ) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(transport) = participant.transport_mut(kind) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let Some(transport) = participant.transport_mut(kind) else {
+            return;
+        };
         let purpose = transport.channels.add(channel, label, reliability);
         let transport = transport.key;
         let is_downlink = participant.downlink().is_some_and(|downlink| downlink.key == transport);
@@ -47,7 +51,9 @@ impl Room {
         purpose: ChannelUse,
         bytes: Vec<u8>,
     ) {
-        let Some(sender) = self.participants.get(&key) else { return };
+        let Some(sender) = self.participants.get(&key) else {
+            return;
+        };
         if !sender.permission.can_publish_data || bytes.len() > core.config.limits.message_bytes {
             return;
         }
@@ -66,15 +72,13 @@ impl Room {
 
     /// A data packet. What is no packet, comes twice, or is not the sender's to
     /// send, is dropped without a word, as clients expect.
-    fn take_packet(
-        &mut self,
-        core: &mut Core,
-        key: ParticipantKey,
-        reliable: bool,
-        bytes: &[u8],
-    ) {
-        let Ok(envelope) = envelope::read(bytes) else { return };
-        let Some(sender) = self.participants.get_mut(&key) else { return };
+    fn take_packet(&mut self, core: &mut Core, key: ParticipantKey, reliable: bool, bytes: &[u8]) {
+        let Ok(envelope) = envelope::read(bytes) else {
+            return;
+        };
+        let Some(sender) = self.participants.get_mut(&key) else {
+            return;
+        };
         let sequence = if reliable { envelope.sequence } else { 0 };
         if sequence > 0 {
             if sequence <= sender.data.last_sequence {
@@ -180,9 +184,15 @@ impl Room {
         last: &BTreeMap<ParticipantUid, u32>,
     ) {
         self.expire_replay(core);
-        let Some(participant) = self.participants.get(&key) else { return };
-        let Some(downlink) = participant.downlink() else { return };
-        let Some(channel) = downlink.channels.reliable else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
+        let Some(downlink) = participant.downlink() else {
+            return;
+        };
+        let Some(channel) = downlink.channels.reliable else {
+            return;
+        };
         for message in &self.replay.messages {
             let is_missing = last.get(&message.sender).is_some_and(|last| message.sequence > *last);
             if !is_missing || message.sender == participant.uid {
@@ -211,9 +221,7 @@ fn stamp_of(sender: &Participant, reliable: bool, with_identity: bool) -> Stamp<
 fn is_meant(destinations: &Destinations<'_>, participant: &Participant) -> bool {
     match destinations {
         Destinations::Everybody => true,
-        Destinations::Identities(identities) => {
-            identities.contains(&participant.identity.as_str())
-        }
+        Destinations::Identities(identities) => identities.contains(&participant.identity.as_str()),
         Destinations::Uids(uids) => uids.contains(&participant.uid.as_str()),
     }
 }

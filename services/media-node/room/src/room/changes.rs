@@ -134,7 +134,9 @@ impl Room {
 
     /// Raises a participant's version and tells it of itself.
     fn renew(&mut self, core: &mut Core, key: ParticipantKey) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         participant.renew_view(&self.tracks);
         if let Some(session) = participant.session() {
             let own = participant.own_view(&self.tracks);
@@ -188,7 +190,9 @@ struct Told {
 
 /// Keeps who left for a participant whose session is lost.
 fn remember(participant: &mut Participant, left: Vec<Arc<ParticipantView>>, limit: usize) {
-    let Some(known) = &mut participant.departed else { return };
+    let Some(known) = &mut participant.departed else {
+        return;
+    };
     known.extend(left);
     if known.len() > limit {
         participant.departed = None;

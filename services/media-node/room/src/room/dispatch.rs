@@ -48,12 +48,7 @@ impl Room {
         }
     }
 
-    pub(crate) fn handle_media(
-        &mut self,
-        core: &mut Core,
-        key: ParticipantKey,
-        event: MediaEvent,
-    ) {
+    pub(crate) fn handle_media(&mut self, core: &mut Core, key: ParticipantKey, event: MediaEvent) {
         match event {
             MediaEvent::TransportConnected { transport } => {
                 self.transport_connected(core, key, transport);
@@ -128,9 +123,15 @@ impl Room {
         key: ParticipantKey,
         transport: TransportKey,
     ) {
-        let Some(kind) = kind_of(core, transport) else { return };
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(transport) = participant.transport_mut(kind) else { return };
+        let Some(kind) = kind_of(core, transport) else {
+            return;
+        };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let Some(transport) = participant.transport_mut(kind) else {
+            return;
+        };
         transport.state = TransportState::Connected;
         participant.was_connected = true;
         if kind == participant.primary && participant.phase == ParticipantPhase::Joined {
@@ -147,10 +148,16 @@ impl Room {
         transport: TransportKey,
         recoverable: bool,
     ) {
-        let Some(kind) = kind_of(core, transport) else { return };
+        let Some(kind) = kind_of(core, transport) else {
+            return;
+        };
         let place = self.place(key);
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(transport) = participant.transport_mut(kind) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let Some(transport) = participant.transport_mut(kind) else {
+            return;
+        };
         transport.state = TransportState::Failed { since: core.now, recoverable };
         core.timers.arm(core.now + core.config.timers.transport, Timer::Transport(place));
         self.connection_changed(core, key);
@@ -158,7 +165,9 @@ impl Room {
 
     /// A transport failed some time ago: is it back?
     fn transport_due(&mut self, core: &mut Core, key: ParticipantKey) {
-        let Some(participant) = self.participants.get(&key) else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
         let wait = core.config.timers.transport;
         let is_lost = participant.transports().any(|(_, transport)| match transport.state {
             TransportState::Failed { since, .. } => since + wait <= core.now,

@@ -65,11 +65,7 @@ impl Room {
         self.enter(core, session, request);
     }
 
-    fn admit(
-        &self,
-        core: &Core,
-        request: &JoinRequest,
-    ) -> Result<(), (CloseReason, &'static str)> {
+    fn admit(&self, core: &Core, request: &JoinRequest) -> Result<(), (CloseReason, &'static str)> {
         let limits = &core.config.limits;
         let attributes: usize =
             request.attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
@@ -80,7 +76,8 @@ impl Room {
         {
             return Err((CloseReason::ProtocolError, "a value of the join is too long"));
         }
-        let older = self.by_identity.get(&request.identity).and_then(|key| self.participants.get(key));
+        let older =
+            self.by_identity.get(&request.identity).and_then(|key| self.participants.get(key));
         if older.is_none() && core.population >= limits.participants {
             return Err((CloseReason::RoomFull, "the node has all the participants it may have"));
         }
@@ -171,10 +168,14 @@ impl Room {
         };
         self.flush_changes(core);
         self.flush_quiet_changes(core);
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         let departed = participant.departed.replace(Vec::new()).unwrap_or_default();
         participant.data.resumed = true;
-        if let Link::Attached(older) = std::mem::replace(&mut participant.link, Link::Attached(session)) {
+        if let Link::Attached(older) =
+            std::mem::replace(&mut participant.link, Link::Attached(session))
+        {
             let reason = CloseReason::SignalLost;
             let message = "another connection took the session up".to_owned();
             let last = Event::Closed(Closed { reason, action: reason.action(), message });
@@ -198,7 +199,9 @@ impl Room {
 
     /// Closes a participant's session, with all it had in the room.
     pub(crate) fn remove(&mut self, core: &mut Core, key: ParticipantKey, farewell: Farewell) {
-        let Some(participant) = self.participants.get(&key) else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
         let tracks: Vec<_> =
             participant.tracks.iter().chain(&participant.pending).copied().collect();
         for track in tracks {
@@ -213,7 +216,9 @@ impl Room {
             self.end_data_track(core, &uid);
         }
         self.drop_all_subscriptions(core, key);
-        let Some(mut participant) = self.participants.remove(&key) else { return };
+        let Some(mut participant) = self.participants.remove(&key) else {
+            return;
+        };
         core.population -= 1;
         for (_, transport) in participant.transports() {
             core.directory.transports.remove(&transport.key);
@@ -252,8 +257,12 @@ impl Room {
     }
 
     pub(super) fn resume_due(&mut self, core: &mut Core, key: ParticipantKey) {
-        let Some(participant) = self.participants.get(&key) else { return };
-        let Link::Lost { since } = participant.link else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
+        let Link::Lost { since } = participant.link else {
+            return;
+        };
         if since + core.config.timers.resume <= core.now {
             self.remove(core, key, Farewell::closed(CloseReason::SignalLost));
         }

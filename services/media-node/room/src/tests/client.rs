@@ -122,16 +122,7 @@ impl Client {
         let uid = joined.participant.uid.clone();
         let ufrag = format!("frag{}", session.0);
         let fingerprint = vec![format!("{:02X}", session.0 % 256); 32].join(":");
-        Self {
-            session,
-            uid,
-            identity,
-            mode,
-            sections: Vec::new(),
-            ufrag,
-            fingerprint,
-            offer_id: 0,
-        }
+        Self { session, uid, identity, mode, sections: Vec::new(), ufrag, fingerprint, offer_id: 0 }
     }
 
     /// Joins in single mode with so many sections of each kind, and connects.
@@ -161,10 +152,13 @@ impl Client {
 
     /// The transport it receives by.
     pub(super) fn downlink(&self, world: &World) -> TransportKey {
-        self.transport(world, match self.mode {
-            TransportMode::Single => TransportKind::Publisher,
-            TransportMode::Dual => TransportKind::Subscriber,
-        })
+        self.transport(
+            world,
+            match self.mode {
+                TransportMode::Single => TransportKind::Publisher,
+                TransportMode::Dual => TransportKind::Subscriber,
+            },
+        )
     }
 
     pub(super) fn connect(&self, world: &mut World, kind: TransportKind) {
@@ -224,11 +218,7 @@ impl Client {
         for (mid, (own, answered)) in self.sections.iter().zip(&read.sections).enumerate() {
             assert_eq!(answered.mid, mid.to_string(), "sections keep their places");
             let sent = answered.direction.sends() && own.kind.is_some();
-            assert_eq!(
-                sent,
-                !answered.msids.is_empty(),
-                "what is sent says which track it is"
-            );
+            assert_eq!(sent, !answered.msids.is_empty(), "what is sent says which track it is");
             if sent {
                 assert!(own.direction.receives());
                 let uid = &answer.track_uid_by_mid[&mid.to_string()];
@@ -365,9 +355,8 @@ fn media_lines(kind: MediaKind, section: &Section) -> String {
         }
     });
     if section.simulcast && section.direction.sends() {
-        lines.push_str(
-            "a=rid:q send\r\na=rid:h send\r\na=rid:f send\r\na=simulcast:send q;h;f\r\n",
-        );
+        lines
+            .push_str("a=rid:q send\r\na=rid:h send\r\na=rid:f send\r\na=simulcast:send q;h;f\r\n");
     }
     lines
 }

@@ -15,10 +15,7 @@ fn packet(payload: &[u8], to: &[&str], sequence: u32) -> Vec<u8> {
     DataPacket {
         destination_identities: to.iter().map(|name| (*name).to_owned()).collect(),
         sequence,
-        value: Some(Value::User(UserPacket {
-            payload: payload.to_vec(),
-            ..UserPacket::default()
-        })),
+        value: Some(Value::User(UserPacket { payload: payload.to_vec(), ..UserPacket::default() })),
         ..DataPacket::default()
     }
     .encode_to_vec()
@@ -60,7 +57,7 @@ fn a_message_reaches_everybody_else_or_those_it_names() {
 
     ada.send(&mut world, 1, &packet(b"all", &[], 1));
     let expected = (1, "ada".to_owned(), b"all".to_vec());
-    assert_eq!(received(&mut world, &bob), [expected.clone()]);
+    assert_eq!(received(&mut world, &bob), std::slice::from_ref(&expected));
     assert_eq!(received(&mut world, &cyd), [expected], "on the channel the node opened");
     assert_eq!(received(&mut world, &ada), []);
 
@@ -316,17 +313,24 @@ fn a_wanted_data_track_may_come_later() {
     let tracks = vec![uid];
     let wish = SubscriptionUpdate { tracks: tracks.clone(), subscribe: true };
     world.take(bob.session);
-    world.command(bob.session, Command::UpdateDataSubscription(wish.clone()));
+    world.command(bob.session, Command::UpdateDataSubscription(wish));
     let events = world.take(bob.session);
     assert_eq!(events, [Event::DataTrackHandles(Default::default())]);
-    let all = Permission::default();
-    let update = ParticipantUpdate { permission: Some(all), ..ParticipantUpdate::default() };
-    world.control("bob", ControlAction::Update(update)).unwrap();
     world.take(bob.session);
-    world.command(bob.session, Command::UpdateDataSubscription(wish));
+    let update = ParticipantUpdate {
+        permission: Some(Permission::default()),
+        ..ParticipantUpdate::default()
+    };
+    world.control("bob", ControlAction::Update(update)).unwrap();
     let events = world.take(bob.session);
     let Some(Event::DataTrackHandles(handles)) = events.last() else { panic!("{events:?}") };
     assert_eq!(handles.len(), 1);
+
+    let hidden = Permission { hidden: true, ..Permission::default() };
+    let update = ParticipantUpdate { permission: Some(hidden), ..ParticipantUpdate::default() };
+    world.control("ada", ControlAction::Update(update)).unwrap();
+    let events = world.take(bob.session);
+    assert!(events.contains(&Event::DataTrackHandles(Default::default())));
 }
 
 #[test]
@@ -340,15 +344,11 @@ fn missed_messages_are_repeated_after_a_resume_for_two_seconds() {
     ada.send(&mut world, 1, &packet(b"private", &["cyd"], 5));
     received(&mut world, &bob);
     world.lose(bob.session);
-    let resume = JoinRequest {
-        resume: Some(bob.uid.clone()),
-        ..join_request("bob", TransportMode::Single)
-    };
+    let resume =
+        JoinRequest { resume: Some(bob.uid.clone()), ..join_request("bob", TransportMode::Single) };
     let session = world.join(resume);
-    let state = SyncState {
-        last_data_sequences: [(ada.uid.clone(), 2)].into(),
-        ..SyncState::default()
-    };
+    let state =
+        SyncState { last_data_sequences: [(ada.uid.clone(), 2)].into(), ..SyncState::default() };
     world.command(session, Command::SyncState(state.clone()));
     let payloads: Vec<Vec<u8>> =
         received(&mut world, &bob).into_iter().map(|(_, _, payload)| payload).collect();
@@ -364,10 +364,8 @@ fn a_resumed_client_learns_what_arrived_of_it() {
     let ada = with_channels(&mut world, "ada");
     ada.send(&mut world, 1, &packet(b"x", &[], 41));
     world.lose(ada.session);
-    let resume = JoinRequest {
-        resume: Some(ada.uid.clone()),
-        ..join_request("ada", TransportMode::Single)
-    };
+    let resume =
+        JoinRequest { resume: Some(ada.uid.clone()), ..join_request("ada", TransportMode::Single) };
     let session = world.join(resume);
     let Event::Joined(joined) = &world.sessions[&session].events[0] else { panic!() };
     assert!(joined.resumed);

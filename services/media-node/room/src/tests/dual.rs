@@ -60,8 +60,11 @@ fn sections_that_receive_on_the_publishing_transport_stay_inactive() {
     let mut ada = Client::single(&mut world, "ada", 0);
     ada.publish(&mut world, microphone("mic"));
     let mut bob = Client::dual(&mut world, "bob");
-    bob.sections =
-        vec![Section::receiving(MediaKind::Audio), Section::receiving(MediaKind::Video), Section::data()];
+    bob.sections = vec![
+        Section::receiving(MediaKind::Audio),
+        Section::receiving(MediaKind::Video),
+        Section::data(),
+    ];
     let answer = bob.offer(&mut world);
     assert_eq!(answer.sdp.matches("a=inactive").count(), 2);
     assert!(!answer.sdp.contains("m=audio 0"));
@@ -151,10 +154,8 @@ fn a_refused_section_is_told_and_its_track_dropped() {
     let Event::Offer(offer) = world.sessions[&bob.session].events[1].clone() else { panic!() };
     let sdp = bob.write_answer(&offer.sdp).replace("a=recvonly", "a=inactive");
     world.command(bob.session, Command::Answer(SessionDescription { sdp, ..offer }));
-    let failed = Event::SubscriptionFailed {
-        track: cam,
-        failure: SubscriptionFailure::CodecUnsupported,
-    };
+    let failed =
+        Event::SubscriptionFailed { track: cam, failure: SubscriptionFailure::CodecUnsupported };
     assert!(world.take(bob.session).contains(&failed));
     assert!(world.subscriptions.is_empty());
 }

@@ -184,11 +184,8 @@ fn a_join_needs_a_room_that_is_here_and_no_older_epoch() {
     let taken = world.join(JoinRequest { properties, ..elsewhere });
     assert!(matches!(world.sessions[&taken].events[0], Event::Joined(_)));
 
-    let newer = RoomAssignment {
-        id: room_id(),
-        epoch: Epoch(5),
-        properties: super::world::properties(),
-    };
+    let newer =
+        RoomAssignment { id: room_id(), epoch: Epoch(5), properties: super::world::properties() };
     world.rooms.assign_room(world.now, newer).unwrap();
     let stale = world.join(join_request("bob", TransportMode::Single));
     assert_eq!(closed(&world, stale).reason, CloseReason::PlanStale);
@@ -234,11 +231,8 @@ fn changed_properties_reach_everybody() {
     world.rooms.assign_room(world.now, assignment).unwrap();
     world.drain();
     assert!(world.take(ada).is_empty(), "the same again changes nothing");
-    let stale = RoomAssignment {
-        id: room_id(),
-        epoch: Epoch(0),
-        properties: super::world::properties(),
-    };
+    let stale =
+        RoomAssignment { id: room_id(), epoch: Epoch(0), properties: super::world::properties() };
     assert!(world.rooms.assign_room(world.now, stale).is_err());
 }
 

@@ -33,9 +33,8 @@ fn a_removed_participant_is_told_and_gone() {
     let mut world = World::new();
     let ada = Client::single(&mut world, "ada", 0);
     let bob = Client::single(&mut world, "bob", 0);
-    let view = world
-        .control("bob", ControlAction::Remove { reason: CloseReason::Removed })
-        .unwrap();
+    let view =
+        world.control("bob", ControlAction::Remove { reason: CloseReason::Removed }).unwrap();
     assert_eq!(view.uid, bob.uid);
     let events = world.take(bob.session);
     let Some(Event::Closed(closed)) = events.last() else { panic!("{events:?}") };
@@ -60,10 +59,8 @@ fn control_of_what_is_not_here_is_refused() {
     let track = headwater_model::TrackUid::from_raw("TR_no");
     let mute = world.control("ada", ControlAction::MuteTrack { track, muted: true });
     assert!(matches!(mute, Err(ControlError::TrackNotFound(_))));
-    let update = ParticipantUpdate {
-        display_name: Some("n".repeat(257)),
-        ..ParticipantUpdate::default()
-    };
+    let update =
+        ParticipantUpdate { display_name: Some("n".repeat(257)), ..ParticipantUpdate::default() };
     let update = world.control("ada", ControlAction::Update(update));
     assert!(matches!(update, Err(ControlError::TooLong { what: "display_name", .. })));
     assert!(!world.sessions[&ada.session].is_over);
@@ -76,10 +73,8 @@ fn a_lost_permission_to_publish_ends_what_it_covered() {
     let mut ada = Client::single(&mut world, "ada", 0);
     let mic = ada.publish(&mut world, microphone("mic"));
     let cam = ada.publish(&mut world, camera("cam"));
-    let only_sound = Permission {
-        can_publish_sources: vec![TrackSource::Microphone],
-        ..Permission::default()
-    };
+    let only_sound =
+        Permission { can_publish_sources: vec![TrackSource::Microphone], ..Permission::default() };
     let view = world.control("ada", permission_update(only_sound)).unwrap();
     assert_eq!(view.tracks.len(), 1);
     assert_eq!(view.tracks[0].uid, mic);
@@ -159,8 +154,7 @@ fn the_platform_changes_name_metadata_and_attributes() {
 fn a_participant_changes_itself_if_it_may() {
     let mut world = World::new();
     let permission = Permission { can_update_metadata: true, ..Permission::default() };
-    let ada = world
-        .join(JoinRequest { permission, ..join_request("ada", TransportMode::Single) });
+    let ada = world.join(JoinRequest { permission, ..join_request("ada", TransportMode::Single) });
     let bob = world.join(join_request("bob", TransportMode::Single));
     let update = |request_id, metadata: String| {
         Command::UpdateSelf(UpdateSelf {
@@ -320,10 +314,8 @@ fn scenarios_do_what_they_say() {
 
     world.command(ada.session, Command::Simulate(Scenario::NodeFailure));
     assert!(world.sessions[&ada.session].was_abandoned);
-    let resume = JoinRequest {
-        resume: Some(ada.uid.clone()),
-        ..join_request("ada", TransportMode::Single)
-    };
+    let resume =
+        JoinRequest { resume: Some(ada.uid.clone()), ..join_request("ada", TransportMode::Single) };
     let resumed = world.join(resume);
     let Event::Closed(closed) = &world.sessions[&resumed].events[0] else { panic!() };
     assert_eq!(

@@ -144,12 +144,9 @@ fn an_unknown_codec_is_replaced_by_one_that_is_carried() {
 #[test]
 fn announcements_are_checked() {
     let mut world = World::new();
-    let permission = Permission {
-        can_publish_sources: vec![TrackSource::Microphone],
-        ..Permission::default()
-    };
-    let ada =
-        world.join(JoinRequest { permission, ..join_request("ada", TransportMode::Single) });
+    let permission =
+        Permission { can_publish_sources: vec![TrackSource::Microphone], ..Permission::default() };
+    let ada = world.join(JoinRequest { permission, ..join_request("ada", TransportMode::Single) });
     let none = AddTrack { kind: None, ..microphone("x") };
     let unknown = AddTrack { track: Some(TrackUid::from_raw("TR_no")), ..microphone("y") };
     for (request, expected) in [

@@ -73,10 +73,7 @@ fn a_resumed_session_has_everything_and_learns_what_it_missed() {
     let restarted = world.media.iter().any(|it| matches!(it, MediaCommand::RestartIce { .. }));
     assert!(restarted);
     assert!(ada.hears(&world, &cam));
-    let state = SyncState {
-        published: [("mic".to_owned(), mic)].into(),
-        ..SyncState::default()
-    };
+    let state = SyncState { published: [("mic".to_owned(), mic)].into(), ..SyncState::default() };
     world.command(session, Command::SyncState(state));
     assert!(!world.sessions[&session].is_over);
     world.pass(Duration::from_secs(60));
@@ -213,10 +210,7 @@ fn a_failed_transport_without_a_resume_ends_the_session() {
     assert!(!world.sessions[&ada.session].is_over);
     world.pass(Duration::from_secs(1));
     let last = closed(&world, ada.session);
-    assert_eq!(
-        (last.reason, last.action),
-        (CloseReason::ConnectionLost, CloseAction::Reconnect)
-    );
+    assert_eq!((last.reason, last.action), (CloseReason::ConnectionLost, CloseAction::Reconnect));
 }
 
 #[test]
@@ -244,6 +238,23 @@ fn a_transport_that_cannot_be_saved_cannot_be_resumed() {
 }
 
 #[test]
+fn an_offer_for_a_transport_that_cannot_be_saved_starts_over() {
+    let mut world = World::new();
+    let mut ada = Client::single(&mut world, "ada", 0);
+    let transport = ada.downlink(&world);
+    world.media_event(MediaEvent::TransportFailed { transport, recoverable: false });
+    ada.ufrag = "again".to_owned();
+    let offer = SessionDescription {
+        transport: TransportKind::Publisher,
+        sdp: ada.write_offer(),
+        offer_id: 9,
+        track_uid_by_mid: Default::default(),
+    };
+    world.command(ada.session, Command::Offer(offer));
+    assert_eq!(closed(&world, ada.session).action, CloseAction::Reconnect);
+}
+
+#[test]
 fn another_certificate_is_another_connection() {
     let mut world = World::new();
     let ada = Client::single(&mut world, "ada", 0);
@@ -256,10 +267,7 @@ fn another_certificate_is_another_connection() {
     };
     world.command(ada.session, Command::Offer(offer));
     let last = closed(&world, ada.session);
-    assert_eq!(
-        (last.reason, last.action),
-        (CloseReason::StateMismatch, CloseAction::Reconnect)
-    );
+    assert_eq!((last.reason, last.action), (CloseReason::StateMismatch, CloseAction::Reconnect));
 }
 
 #[test]

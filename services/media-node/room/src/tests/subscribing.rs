@@ -154,10 +154,8 @@ fn a_wish_for_an_unknown_track_is_kept_for_a_minute() {
     let wish = SubscriptionUpdate { tracks: vec![ghost.clone()], subscribe: true };
     world.command(bob.session, Command::UpdateSubscription(wish));
     world.pass(Duration::from_secs(59));
-    let failed = Event::SubscriptionFailed {
-        track: ghost,
-        failure: SubscriptionFailure::TrackNotFound,
-    };
+    let failed =
+        Event::SubscriptionFailed { track: ghost, failure: SubscriptionFailure::TrackNotFound };
     assert!(!world.take(bob.session).contains(&failed));
     world.pass(Duration::from_secs(1));
     assert!(world.take(bob.session).contains(&failed));
@@ -171,9 +169,7 @@ fn a_publisher_says_who_may_subscribe() {
     let mut bob = Client::single(&mut world, "bob", 1);
     let mut cyd = Client::single(&mut world, "cyd", 1);
     let mut ada = Client::single(&mut world, "ada", 0);
-    let only = |entries| {
-        Command::SubscriptionPermission(SubscriptionPermission::Only(entries))
-    };
+    let only = |entries| Command::SubscriptionPermission(SubscriptionPermission::Only(entries));
     let entry = |identity: &str, tracks| TrackPermission {
         participant: None,
         identity: Some(identity.to_owned()),
@@ -278,10 +274,8 @@ fn a_client_that_lacks_the_codec_is_told() {
     let mut bob = Client::single(&mut world, "bob", 1);
     let answer = bob.offer(&mut world);
     assert!(sending_mids(&answer.sdp).is_empty());
-    let failed = Event::SubscriptionFailed {
-        track: cam,
-        failure: SubscriptionFailure::CodecUnsupported,
-    };
+    let failed =
+        Event::SubscriptionFailed { track: cam, failure: SubscriptionFailure::CodecUnsupported };
     assert!(world.take(bob.session).contains(&failed));
     world.pass(Duration::from_secs(2));
     assert_eq!(needed(&world.take(bob.session)), [], "sections would not help");

@@ -88,10 +88,8 @@ impl World {
     }
 
     pub(super) fn with_properties(limits: Limits, properties: RoomProperties) -> Self {
-        let candidate = |protocol, port| Candidate {
-            protocol,
-            address: ([192, 0, 2, 1], port).into(),
-        };
+        let candidate =
+            |protocol, port| Candidate { protocol, address: ([192, 0, 2, 1], port).into() };
         let config = RoomsConfig {
             candidates: vec![
                 candidate(CandidateProtocol::Udp, 7882),
@@ -300,14 +298,13 @@ impl Told {
     /// Whoever a description sends must have been announced before.
     fn check_sdp(&self, description: &SessionDescription) {
         for line in description.sdp.lines() {
-            let Some(msid) = line.strip_prefix("a=msid:") else { continue };
+            let Some(msid) = line.strip_prefix("a=msid:") else {
+                continue;
+            };
             let (stream, track) = msid.split_once(' ').unwrap();
             let (participant, of_stream) = stream.split_once('|').unwrap();
             assert_eq!(of_stream, track);
-            let known = (
-                ParticipantUid::from_raw(participant),
-                TrackUid::from_raw(track),
-            );
+            let known = (ParticipantUid::from_raw(participant), TrackUid::from_raw(track));
             assert!(self.known_tracks.contains(&known), "{msid} was not announced before");
         }
     }

@@ -29,12 +29,7 @@ impl DependencyDescriptor {
         let mut reader = BitReader::new(value);
         let mandatory = MandatoryFields::read(&mut reader)?;
         if value.len() == MANDATORY_LEN {
-            return frame(
-                &mut reader,
-                mandatory,
-                &ExtendedFields::default(),
-                structure,
-            );
+            return frame(&mut reader, mandatory, &ExtendedFields::default(), structure);
         }
         let attached_structure = reader.flag()?;
         let active_present = reader.flag()?;
@@ -45,11 +40,7 @@ impl DependencyDescriptor {
             custom_frame_diffs: reader.flag()?,
             custom_chain_diffs: reader.flag()?,
         };
-        let fresh = if attached_structure {
-            Some(read_structure(&mut reader)?)
-        } else {
-            None
-        };
+        let fresh = if attached_structure { Some(read_structure(&mut reader)?) } else { None };
         let current = fresh.as_ref().unwrap_or(structure);
         if current.is_empty() {
             return Err(DescriptorError::UnknownTemplate);
@@ -71,9 +62,8 @@ fn frame(
     extended: &ExtendedFields,
     structure: &TemplateStructure,
 ) -> Result<DependencyDescriptor, DescriptorError> {
-    let template = structure
-        .template(mandatory.template_id)
-        .ok_or(DescriptorError::UnknownTemplate)?;
+    let template =
+        structure.template(mandatory.template_id).ok_or(DescriptorError::UnknownTemplate)?;
     let indications = if extended.custom_indications {
         read_indications(reader, structure.decode_targets)?
     } else {
@@ -119,10 +109,7 @@ fn read_structure(reader: &mut BitReader<'_>) -> Result<TemplateStructure, Descr
     read_chains(reader, &mut structure)?;
     if reader.flag()? {
         let mut resolutions = [(0, 0); MAX_SPATIAL_LAYERS];
-        for size in resolutions
-            .iter_mut()
-            .take(usize::from(structure.max_spatial()) + 1)
-        {
+        for size in resolutions.iter_mut().take(usize::from(structure.max_spatial()) + 1) {
             *size = (reader.bits(16)? + 1, reader.bits(16)? + 1);
         }
         structure.resolutions = Some(resolutions);
@@ -136,11 +123,7 @@ fn read_layers(
 ) -> Result<(), DescriptorError> {
     let (mut spatial, mut temporal) = (0_u8, 0_u8);
     for slot in 0..MAX_TEMPLATES {
-        structure.templates[slot] = Template {
-            spatial,
-            temporal,
-            ..Template::default()
-        };
+        structure.templates[slot] = Template { spatial, temporal, ..Template::default() };
         structure.template_count = slot as u8 + 1;
         match reader.bits(2)? {
             0 => {}

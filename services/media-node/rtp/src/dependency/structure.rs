@@ -102,10 +102,7 @@ impl TemplateStructure {
         };
         let layers = self.templates().iter().filter(present);
         Some(layers.fold((0, 0), |(spatial, temporal), template| {
-            (
-                spatial.max(template.spatial),
-                temporal.max(template.temporal),
-            )
+            (spatial.max(template.spatial), temporal.max(template.temporal))
         }))
     }
 
@@ -115,10 +112,7 @@ impl TemplateStructure {
     pub fn decode_target_up_to(&self, spatial: u8, temporal: u8, active: u32) -> Option<u8> {
         (0..self.decode_targets)
             .filter(|target| active >> target & 1 == 1)
-            .filter_map(|target| {
-                self.decode_target_layers(target)
-                    .map(|layers| (layers, target))
-            })
+            .filter_map(|target| self.decode_target_layers(target).map(|layers| (layers, target)))
             .filter(|((s, t), _)| *s <= spatial && *t <= temporal)
             .max_by_key(|(layers, target)| (*layers, core::cmp::Reverse(*target)))
             .map(|(_, target)| target)
@@ -127,21 +121,13 @@ impl TemplateStructure {
     /// Highest spatial layer of any template.
     #[must_use]
     pub fn max_spatial(&self) -> u8 {
-        self.templates()
-            .iter()
-            .map(|template| template.spatial)
-            .max()
-            .unwrap_or(0)
+        self.templates().iter().map(|template| template.spatial).max().unwrap_or(0)
     }
 
     /// Highest temporal layer of any template.
     #[must_use]
     pub fn max_temporal(&self) -> u8 {
-        self.templates()
-            .iter()
-            .map(|template| template.temporal)
-            .max()
-            .unwrap_or(0)
+        self.templates().iter().map(|template| template.temporal).max().unwrap_or(0)
     }
 
     /// Width and height in pixels of a spatial layer, if told.
@@ -156,8 +142,6 @@ impl TemplateStructure {
     /// A bitmask with all decode targets.
     #[must_use]
     pub fn all_decode_targets(&self) -> u32 {
-        u32::MAX
-            .checked_shr(32 - u32::from(self.decode_targets))
-            .unwrap_or(0)
+        u32::MAX.checked_shr(32 - u32::from(self.decode_targets)).unwrap_or(0)
     }
 }

@@ -1,3 +1,5 @@
+//! Dependency descriptors written and read again.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -87,10 +89,7 @@ fn descriptor(structure: &TemplateStructure, template_id: u8) -> DependencyDescr
 fn a_keyframe_brings_the_structure_and_later_frames_use_it() {
     let sent = structure();
     let mut out = [0; 255];
-    let key = DependencyDescriptor {
-        attached_structure: true,
-        ..descriptor(&sent, 60)
-    };
+    let key = DependencyDescriptor { attached_structure: true, ..descriptor(&sent, 60) };
     let len = key.write(&sent, &mut out).unwrap();
 
     let mut known = TemplateStructure::default();
@@ -141,10 +140,7 @@ fn custom_fields_replace_those_of_the_template() {
     };
     let mut out = [0; 255];
     let len = custom.write(&known, &mut out).unwrap();
-    assert_eq!(
-        DependencyDescriptor::parse(&out[..len], &mut known).unwrap(),
-        custom
-    );
+    assert_eq!(DependencyDescriptor::parse(&out[..len], &mut known).unwrap(), custom);
     assert_eq!(known, structure());
 }
 
@@ -169,10 +165,7 @@ fn without_the_structure_a_frame_is_unknown() {
 fn a_bad_descriptor_leaves_the_structure() {
     let sent = structure();
     let mut out = [0; 255];
-    let key = DependencyDescriptor {
-        attached_structure: true,
-        ..descriptor(&sent, 60)
-    };
+    let key = DependencyDescriptor { attached_structure: true, ..descriptor(&sent, 60) };
     let len = key.write(&sent, &mut out).unwrap();
     for cut in 0..len {
         let mut known = TemplateStructure::default();
@@ -189,9 +182,8 @@ fn a_bad_descriptor_leaves_the_structure() {
 #[test]
 fn decode_targets_are_chosen_by_layer() {
     let structure = structure();
-    let layers: Vec<_> = (0..4)
-        .map(|target| structure.decode_target_layers(target).unwrap())
-        .collect();
+    let layers: Vec<_> =
+        (0..4).map(|target| structure.decode_target_layers(target).unwrap()).collect();
     assert_eq!(layers, [(1, 1), (1, 0), (0, 1), (0, 0)]);
     let all = structure.all_decode_targets();
     assert_eq!(all, 0b1111);
@@ -210,23 +202,11 @@ fn layers_beyond_those_of_av1_are_invalid() {
     // Four times "next spatial layer" after the first template.
     let mut value = [0; 16];
     let mut writer = crate::bits::BitWriter::new(&mut value);
-    for (bits, width) in [
-        (0, 24),
-        (0b10000, 5),
-        (0, 6),
-        (0, 5),
-        (2, 2),
-        (2, 2),
-        (2, 2),
-        (2, 2),
-    ] {
+    for (bits, width) in [(0, 24), (0b10000, 5), (0, 6), (0, 5), (2, 2), (2, 2), (2, 2), (2, 2)] {
         writer.bits(bits, width).unwrap();
     }
     let mut known = TemplateStructure::default();
-    assert_eq!(
-        DependencyDescriptor::parse(&value, &mut known),
-        Err(DescriptorError::Invalid)
-    );
+    assert_eq!(DependencyDescriptor::parse(&value, &mut known), Err(DescriptorError::Invalid));
 }
 
 #[test]
@@ -247,14 +227,8 @@ fn a_descriptor_of_another_structure_is_not_written() {
         ..TemplateStructure::default()
     };
     let of_other = descriptor(&structure(), 60);
-    assert_eq!(
-        of_other.write(&small, &mut [0; 64]),
-        Err(WriteError::Unrepresentable)
-    );
-    assert_eq!(
-        of_other.write(&structure(), &mut [0; 2]),
-        Err(WriteError::NoRoom)
-    );
+    assert_eq!(of_other.write(&small, &mut [0; 64]), Err(WriteError::Unrepresentable));
+    assert_eq!(of_other.write(&structure(), &mut [0; 2]), Err(WriteError::NoRoom));
 }
 
 proptest! {

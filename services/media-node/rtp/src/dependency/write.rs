@@ -20,9 +20,8 @@ impl DependencyDescriptor {
         structure: &TemplateStructure,
         out: &mut [u8],
     ) -> Result<usize, WriteError> {
-        let template = structure
-            .template(self.mandatory.template_id)
-            .ok_or(WriteError::Unrepresentable)?;
+        let template =
+            structure.template(self.mandatory.template_id).ok_or(WriteError::Unrepresentable)?;
         let other_structure = self.indications.len != structure.decode_targets
             || self.chain_diffs.len != structure.chains;
         if other_structure {
@@ -94,11 +93,8 @@ fn write_structure(
     }
     write_chains(writer, structure)?;
     writer.flag(structure.resolutions.is_some())?;
-    for (width, height) in structure
-        .resolutions
-        .iter()
-        .flatten()
-        .take(usize::from(structure.max_spatial()) + 1)
+    for (width, height) in
+        structure.resolutions.iter().flatten().take(usize::from(structure.max_spatial()) + 1)
     {
         writer.bits(width - 1, 16)?;
         writer.bits(height - 1, 16)?;
@@ -107,11 +103,7 @@ fn write_structure(
 }
 
 fn next_layer(from: &Template, to: &Template) -> u32 {
-    if to.spatial != from.spatial {
-        2
-    } else {
-        u32::from(to.temporal != from.temporal)
-    }
+    if to.spatial != from.spatial { 2 } else { u32::from(to.temporal != from.temporal) }
 }
 
 fn write_chains(
@@ -138,9 +130,7 @@ fn write_indications(
     writer: &mut BitWriter<'_>,
     indications: &Indications,
 ) -> Result<(), WriteError> {
-    indications
-        .iter()
-        .try_for_each(|indication| writer.bits(indication as u32, 2))
+    indications.iter().try_for_each(|indication| writer.bits(indication as u32, 2))
 }
 
 fn write_custom_frame_diffs(

@@ -20,11 +20,7 @@ impl<'a> Nack<'a> {
     pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
         let sender_ssrc = read_u32(body, 0)?;
         let media_ssrc = read_u32(body, 4)?;
-        Some(Self {
-            sender_ssrc,
-            media_ssrc,
-            entries: body.get(COMMON_LEN..)?,
-        })
+        Some(Self { sender_ssrc, media_ssrc, entries: body.get(COMMON_LEN..)? })
     }
 
     /// The missing sequence numbers in the order of the packet: at most 17 for each
@@ -52,10 +48,7 @@ pub struct PictureLossIndication {
 
 impl PictureLossIndication {
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
-        Some(Self {
-            sender_ssrc: read_u32(body, 0)?,
-            media_ssrc: read_u32(body, 4)?,
-        })
+        Some(Self { sender_ssrc: read_u32(body, 0)?, media_ssrc: read_u32(body, 4)? })
     }
 }
 
@@ -80,20 +73,14 @@ impl<'a> FullIntraRequest<'a> {
     pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
         let sender_ssrc = read_u32(body, 0)?;
         let entries = body.get(COMMON_LEN..)?;
-        entries.len().is_multiple_of(FIR_ENTRY_LEN).then_some(Self {
-            sender_ssrc,
-            entries,
-        })
+        entries.len().is_multiple_of(FIR_ENTRY_LEN).then_some(Self { sender_ssrc, entries })
     }
 
     /// The requests.
     pub fn entries(&self) -> impl Iterator<Item = FirEntry> + use<'a> {
         self.entries
             .chunks_exact(FIR_ENTRY_LEN)
-            .map(|entry| FirEntry {
-                ssrc: word(entry, 0),
-                sequence: entry[4],
-            })
+            .map(|entry| FirEntry { ssrc: word(entry, 0), sequence: entry[4] })
     }
 }
 
@@ -109,8 +96,7 @@ pub struct Remb<'a> {
 
 impl<'a> Remb<'a> {
     pub(super) fn is_remb(body: &[u8]) -> bool {
-        body.get(COMMON_LEN..COMMON_LEN + 4)
-            .is_some_and(|id| id == REMB_ID)
+        body.get(COMMON_LEN..COMMON_LEN + 4).is_some_and(|id| id == REMB_ID)
     }
 
     pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
@@ -120,11 +106,7 @@ impl<'a> Remb<'a> {
         let (exponent, mantissa) = (rate >> 18 & 0x3f, u64::from(rate & 0x3_ffff));
         let fits = mantissa.leading_zeros() >= exponent;
         let bitrate = if fits { mantissa << exponent } else { u64::MAX };
-        Some(Self {
-            sender_ssrc,
-            bitrate,
-            sources: body.get(16..16 + 4 * count)?,
-        })
+        Some(Self { sender_ssrc, bitrate, sources: body.get(16..16 + 4 * count)? })
     }
 
     /// The sources that share the bit rate, at most 255.

@@ -41,11 +41,7 @@ impl ReportBlock {
     }
 
     pub(super) fn to_bytes(self) -> [u8; REPORT_BLOCK_LEN] {
-        let lost = self
-            .cumulative_lost
-            .clamp(-0x80_0000, 0x7f_ffff)
-            .cast_unsigned()
-            & 0xff_ffff;
+        let lost = self.cumulative_lost.clamp(-0x80_0000, 0x7f_ffff).cast_unsigned() & 0xff_ffff;
         let words = [
             self.ssrc,
             u32::from(self.fraction_lost) << 24 | lost,
@@ -101,9 +97,7 @@ impl<'a> SenderReport<'a> {
 
     /// What it says of the sources that it receives, at most 31.
     pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + use<'a> {
-        self.blocks
-            .chunks_exact(REPORT_BLOCK_LEN)
-            .map(ReportBlock::read)
+        self.blocks.chunks_exact(REPORT_BLOCK_LEN).map(ReportBlock::read)
     }
 }
 
@@ -124,9 +118,7 @@ impl<'a> ReceiverReport<'a> {
 
     /// What it says of the sources that it receives, at most 31.
     pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + use<'a> {
-        self.blocks
-            .chunks_exact(REPORT_BLOCK_LEN)
-            .map(ReportBlock::read)
+        self.blocks.chunks_exact(REPORT_BLOCK_LEN).map(ReportBlock::read)
     }
 }
 
@@ -147,16 +139,11 @@ impl<'a> SourceDescription<'a> {
 
     /// The canonical name of each source that has one, as (ssrc, name).
     pub fn cnames(&self) -> impl Iterator<Item = (u32, &'a [u8])> + use<'a> {
-        self.chunks()
-            .filter_map(|(ssrc, cname)| cname.map(|cname| (ssrc, cname)))
+        self.chunks().filter_map(|(ssrc, cname)| cname.map(|cname| (ssrc, cname)))
     }
 
     fn chunks(&self) -> SdesChunks<'a> {
-        SdesChunks {
-            left: self.chunks,
-            body: self.body,
-            at: 0,
-        }
+        SdesChunks { left: self.chunks, body: self.body, at: 0 }
     }
 }
 
@@ -200,9 +187,7 @@ pub struct Goodbye<'a> {
 
 impl<'a> Goodbye<'a> {
     pub(super) fn parse(count: u8, body: &'a [u8]) -> Option<Self> {
-        Some(Self {
-            sources: body.get(..4 * usize::from(count))?,
-        })
+        Some(Self { sources: body.get(..4 * usize::from(count))? })
     }
 
     /// The sources that end, at most 31.

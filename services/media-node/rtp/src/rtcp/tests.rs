@@ -1,3 +1,5 @@
+//! RTCP written and read again, and refused when it is malformed.
+
 use core::time::Duration;
 
 use proptest::prelude::*;
@@ -38,15 +40,7 @@ fn a_compound_of_everything_is_read_in_order() {
     writer.cname(1, "node").unwrap();
     writer.nack(1, 2, [10, 11, 26, 27]).unwrap();
     writer.picture_loss_indication(1, 2).unwrap();
-    writer
-        .full_intra_request(
-            1,
-            &[FirEntry {
-                ssrc: 2,
-                sequence: 5,
-            }],
-        )
-        .unwrap();
+    writer.full_intra_request(1, &[FirEntry { ssrc: 2, sequence: 5 }]).unwrap();
     writer.remb(1, 1_000_000, &[2, 3]).unwrap();
     writer.goodbye(&[1, 2]).unwrap();
     let len = writer.finish();
@@ -66,30 +60,12 @@ fn a_compound_of_everything_is_read_in_order() {
     };
     assert_eq!(report.info, info);
     assert_eq!(report.blocks().collect::<Vec<_>>(), [block(2), block(3)]);
-    assert_eq!(
-        description.cnames().collect::<Vec<_>>(),
-        [(1, &b"node"[..])]
-    );
+    assert_eq!(description.cnames().collect::<Vec<_>>(), [(1, &b"node"[..])]);
     assert_eq!((nack.sender_ssrc, nack.media_ssrc), (1, 2));
     assert_eq!(nack.lost().collect::<Vec<_>>(), [10, 11, 26, 27]);
-    assert_eq!(
-        pli,
-        PictureLossIndication {
-            sender_ssrc: 1,
-            media_ssrc: 2
-        }
-    );
-    assert_eq!(
-        fir.entries().collect::<Vec<_>>(),
-        [FirEntry {
-            ssrc: 2,
-            sequence: 5
-        }]
-    );
-    assert_eq!(
-        (remb.bitrate, remb.sources().collect::<Vec<_>>()),
-        (1_000_000, vec![2, 3])
-    );
+    assert_eq!(pli, PictureLossIndication { sender_ssrc: 1, media_ssrc: 2 });
+    assert_eq!(fir.entries().collect::<Vec<_>>(), [FirEntry { ssrc: 2, sequence: 5 }]);
+    assert_eq!((remb.bitrate, remb.sources().collect::<Vec<_>>()), (1_000_000, vec![2, 3]));
     assert_eq!(goodbye.sources().collect::<Vec<_>>(), [1, 2]);
 }
 
@@ -101,9 +77,7 @@ fn a_lost_packet_and_the_sixteen_behind_it_share_an_entry() {
     let len = writer.finish();
     // 65,530 and 65,531 and 10 (16 behind) share one; 11 needs its own.
     assert_eq!(len, 12 + 2 * 4);
-    let RtcpPacket::Nack(nack) = one(&buffer[..len]) else {
-        panic!("no NACK")
-    };
+    let RtcpPacket::Nack(nack) = one(&buffer[..len]) else { panic!("no NACK") };
     assert_eq!(nack.lost().collect::<Vec<_>>(), [65_530, 65_531, 10, 11]);
 }
 
@@ -120,14 +94,8 @@ fn a_packet_that_does_not_fit_leaves_those_before() {
     let mut buffer = [0; 20];
     let mut writer = CompoundWriter::new(&mut buffer);
     writer.picture_loss_indication(1, 2).unwrap();
-    assert_eq!(
-        writer.picture_loss_indication(3, 4),
-        Err(WriteError::NoRoom)
-    );
-    assert_eq!(
-        writer.receiver_report(1, &[block(1); 32]),
-        Err(WriteError::Unrepresentable)
-    );
+    assert_eq!(writer.picture_loss_indication(3, 4), Err(WriteError::NoRoom));
+    assert_eq!(writer.receiver_report(1, &[block(1); 32]), Err(WriteError::Unrepresentable));
     assert_eq!(writer.len(), 12);
     assert_eq!(Compound::new(writer.as_bytes()).count(), 1);
 }
@@ -138,17 +106,8 @@ fn a_malformed_body_does_not_hide_what_follows() {
     let mut bytes = vec![0x81, 201, 0, 1, 0, 0, 0, 1];
     bytes.extend([0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2]);
     let packets: Vec<_> = Compound::new(&bytes).collect();
-    assert!(matches!(
-        packets[0],
-        Err(RtcpError::Malformed {
-            packet_type: 201,
-            count: 1
-        })
-    ));
-    assert!(matches!(
-        packets[1],
-        Ok(RtcpPacket::PictureLossIndication(_))
-    ));
+    assert!(matches!(packets[0], Err(RtcpError::Malformed { packet_type: 201, count: 1 })));
+    assert!(matches!(packets[1], Ok(RtcpPacket::PictureLossIndication(_))));
     assert_eq!(packets.len(), 2);
 }
 
@@ -156,39 +115,18 @@ fn a_malformed_body_does_not_hide_what_follows() {
 fn extended_reports_and_unknown_packets_are_passed_over() {
     let bytes = [0x80, 207, 0, 1, 0, 0, 0, 1, 0x8b, 205, 0, 1, 0, 0, 0, 1];
     let packets: Vec<_> = Compound::new(&bytes).map(Result::unwrap).collect();
-    assert!(matches!(
-        packets[0],
-        RtcpPacket::Other {
-            packet_type: 207,
-            count: 0
-        }
-    ));
-    assert!(matches!(
-        packets[1],
-        RtcpPacket::Other {
-            packet_type: 205,
-            count: 11
-        }
-    ));
+    assert!(matches!(packets[0], RtcpPacket::Other { packet_type: 207, count: 0 }));
+    assert!(matches!(packets[1], RtcpPacket::Other { packet_type: 205, count: 11 }));
 }
 
 #[test]
 fn a_broken_header_ends_the_compound() {
-    assert_eq!(
-        Compound::new(&[0x80, 201]).next().unwrap().unwrap_err(),
-        RtcpError::Truncated
-    );
+    assert_eq!(Compound::new(&[0x80, 201]).next().unwrap().unwrap_err(), RtcpError::Truncated);
     let beyond = [0x80, 201, 0, 9, 0, 0, 0, 1];
     let mut compound = Compound::new(&beyond);
     assert_eq!(compound.next().unwrap().unwrap_err(), RtcpError::Truncated);
     assert!(compound.next().is_none());
-    assert_eq!(
-        Compound::new(&[0x40, 201, 0, 0])
-            .next()
-            .unwrap()
-            .unwrap_err(),
-        RtcpError::Version
-    );
+    assert_eq!(Compound::new(&[0x40, 201, 0, 0]).next().unwrap().unwrap_err(), RtcpError::Version);
     assert!(Compound::new(&[]).next().is_none());
 }
 
@@ -198,37 +136,24 @@ fn padding_is_cut_and_checked() {
     assert!(matches!(one(&bytes), RtcpPacket::PictureLossIndication(_)));
     for wrong in [0, 13, 255] {
         *bytes.last_mut().unwrap() = wrong;
-        assert_eq!(
-            Compound::new(&bytes).next().unwrap().unwrap_err(),
-            RtcpError::Padding
-        );
+        assert_eq!(Compound::new(&bytes).next().unwrap().unwrap_err(), RtcpError::Padding);
     }
 }
 
 #[test]
 fn a_remb_beyond_all_numbers_is_the_highest() {
-    let bytes = [
-        0x8f, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B', 0, 0xff, 0xff, 0xff,
-    ];
-    let RtcpPacket::Remb(remb) = one(&bytes) else {
-        panic!("no REMB")
-    };
+    let bytes =
+        [0x8f, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B', 0, 0xff, 0xff, 0xff];
+    let RtcpPacket::Remb(remb) = one(&bytes) else { panic!("no REMB") };
     assert_eq!(remb.bitrate, u64::MAX);
 }
 
 fn head(base_sequence: u64) -> TransportFeedbackHead {
-    TransportFeedbackHead {
-        sender_ssrc: 1,
-        media_ssrc: 2,
-        feedback_count: 3,
-        base_sequence,
-    }
+    TransportFeedbackHead { sender_ssrc: 1, media_ssrc: 2, feedback_count: 3, base_sequence }
 }
 
 fn feedback_of(bytes: &[u8]) -> TransportFeedback<'_> {
-    let RtcpPacket::TransportFeedback(feedback) = one(bytes) else {
-        panic!("no feedback")
-    };
+    let RtcpPacket::TransportFeedback(feedback) = one(bytes) else { panic!("no feedback") };
     feedback
 }
 
@@ -236,23 +161,11 @@ fn feedback_of(bytes: &[u8]) -> TransportFeedback<'_> {
 fn feedback_tells_what_came_when_and_what_did_not() {
     let at = |milliseconds| Duration::from_millis(milliseconds);
     let arrivals = [
-        Arrival {
-            sequence: 65_535,
-            at: at(100),
-        },
-        Arrival {
-            sequence: 65_536,
-            at: at(101),
-        },
+        Arrival { sequence: 65_535, at: at(100) },
+        Arrival { sequence: 65_536, at: at(101) },
         // A late packet: a negative delta. And a long pause.
-        Arrival {
-            sequence: 65_539,
-            at: at(90),
-        },
-        Arrival {
-            sequence: 65_540,
-            at: at(290),
-        },
+        Arrival { sequence: 65_539, at: at(90) },
+        Arrival { sequence: 65_540, at: at(290) },
     ];
     let mut buffer = [0; 64];
     let mut writer = CompoundWriter::new(&mut buffer);
@@ -262,10 +175,8 @@ fn feedback_tells_what_came_when_and_what_did_not() {
     let feedback = feedback_of(&buffer[..len]);
     assert_eq!((feedback.base_sequence, feedback.status_count), (65_534, 7));
     assert_eq!((feedback.reference_time, feedback.feedback_count), (1, 3));
-    let packets: Vec<_> = feedback
-        .packets()
-        .map(|status| (status.sequence, status.arrival))
-        .collect();
+    let packets: Vec<_> =
+        feedback.packets().map(|status| (status.sequence, status.arrival)).collect();
     assert_eq!(
         packets,
         [
@@ -283,10 +194,7 @@ fn feedback_tells_what_came_when_and_what_did_not() {
 #[test]
 fn feedback_ends_where_the_room_or_the_clock_does() {
     let steady: Vec<Arrival> = (0..1_000)
-        .map(|sequence| Arrival {
-            sequence,
-            at: Duration::from_millis(sequence),
-        })
+        .map(|sequence| Arrival { sequence, at: Duration::from_millis(sequence) })
         .collect();
     let mut buffer = [0; 100];
     let mut writer = CompoundWriter::new(&mut buffer);
@@ -295,61 +203,35 @@ fn feedback_ends_where_the_room_or_the_clock_does() {
     let len = writer.finish();
     assert_eq!(feedback_of(&buffer[..len]).packets().count(), held);
 
-    let pause = [
-        steady[0],
-        Arrival {
-            sequence: 1,
-            at: Duration::from_secs(9),
-        },
-    ];
+    let pause = [steady[0], Arrival { sequence: 1, at: Duration::from_secs(9) }];
     let mut buffer = [0; 100];
     let mut writer = CompoundWriter::new(&mut buffer);
     assert_eq!(writer.transport_feedback(&head(0), &pause), Ok(1));
-    assert_eq!(
-        writer.transport_feedback(&head(5), &steady[..1]),
-        Err(WriteError::Unrepresentable)
-    );
-    assert_eq!(
-        writer.transport_feedback(&head(0), &[]),
-        Err(WriteError::Unrepresentable)
-    );
+    assert_eq!(writer.transport_feedback(&head(5), &steady[..1]), Err(WriteError::Unrepresentable));
+    assert_eq!(writer.transport_feedback(&head(0), &[]), Err(WriteError::Unrepresentable));
     let mut small = [0; 22];
     let mut writer = CompoundWriter::new(&mut small);
-    assert_eq!(
-        writer.transport_feedback(&head(0), &steady),
-        Err(WriteError::NoRoom)
-    );
+    assert_eq!(writer.transport_feedback(&head(0), &steady), Err(WriteError::NoRoom));
 }
 
 #[test]
 fn feedback_with_a_reserved_symbol_or_missing_deltas_is_malformed() {
-    let mut bytes = vec![
-        0x8f, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 1, 0,
-    ];
+    let mut bytes = vec![0x8f, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 1, 0];
     bytes.extend([0x20, 0x01, 0x10, 0x00]);
     assert_eq!(feedback_of(&bytes).packets().count(), 1);
     let run_of_two = [&bytes[..20], &[0x20, 0x02, 0x10, 0x00]].concat();
-    assert_eq!(
-        feedback_of(&run_of_two).packets().count(),
-        1,
-        "the count field limits a run"
-    );
+    assert_eq!(feedback_of(&run_of_two).packets().count(), 1, "the count field limits a run");
     let mut short = bytes.clone();
     short[15] = 3;
     short[21] = 3;
-    assert!(
-        Compound::new(&short).next().unwrap().is_err(),
-        "two deltas for three packets"
-    );
+    assert!(Compound::new(&short).next().unwrap().is_err(), "two deltas for three packets");
     bytes[20] = 0x60;
     assert!(Compound::new(&bytes).next().unwrap().is_err());
 }
 
 #[test]
 fn empty_runs_in_feedback_do_not_stop_the_reader() {
-    let mut bytes = vec![
-        0x8f, 205, 0, 6, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 1, 0,
-    ];
+    let mut bytes = vec![0x8f, 205, 0, 6, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 1, 0];
     bytes.extend([0x00, 0x00, 0x00, 0x00, 0x20, 0x01, 0x10, 0x00]);
     assert_eq!(feedback_of(&bytes).packets().count(), 1);
 }

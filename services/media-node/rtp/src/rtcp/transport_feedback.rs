@@ -75,11 +75,7 @@ impl<'a> TransportFeedback<'a> {
         let time = read_u32(body, 12)?;
         let status_count = counts as u16;
         let rest = body.get(HEAD_LEN..)?;
-        let mut symbols = Symbols {
-            chunks: rest,
-            left: status_count,
-            chunk: Chunk::EMPTY,
-        };
+        let mut symbols = Symbols { chunks: rest, left: status_count, chunk: Chunk::EMPTY };
         let mut delta_len = 0;
         for _ in 0..status_count {
             delta_len += symbols.next_checked()?.delta_len();
@@ -102,11 +98,7 @@ impl<'a> TransportFeedback<'a> {
     #[must_use]
     pub fn packets(&self) -> PacketStatuses<'a> {
         PacketStatuses {
-            symbols: Symbols {
-                chunks: self.chunks,
-                left: self.status_count,
-                chunk: Chunk::EMPTY,
-            },
+            symbols: Symbols { chunks: self.chunks, left: self.status_count, chunk: Chunk::EMPTY },
             deltas: self.deltas,
             sequence: self.base_sequence,
             arrival: i64::from(self.reference_time) * TICKS_PER_REFERENCE,
@@ -144,10 +136,7 @@ impl Iterator for PacketStatuses<'_> {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
         self.arrival += delta.unwrap_or(0);
-        Some(PacketStatus {
-            sequence,
-            arrival: delta.map(|_| self.arrival),
-        })
+        Some(PacketStatus { sequence, arrival: delta.map(|_| self.arrival) })
     }
 }
 
@@ -168,29 +157,15 @@ enum ChunkKind {
 }
 
 impl Chunk {
-    const EMPTY: Self = Self {
-        bits: 0,
-        left: 0,
-        kind: ChunkKind::Run,
-    };
+    const EMPTY: Self = Self { bits: 0, left: 0, kind: ChunkKind::Run };
 
     fn read(bits: u16) -> Self {
         match bits >> 14 {
-            0 | 1 => Self {
-                bits: bits >> 13 & 0x03,
-                left: bits & RUN_LENGTH_MAX,
-                kind: ChunkKind::Run,
-            },
-            2 => Self {
-                bits,
-                left: 14,
-                kind: ChunkKind::OneBit,
-            },
-            _ => Self {
-                bits,
-                left: 7,
-                kind: ChunkKind::TwoBit,
-            },
+            0 | 1 => {
+                Self { bits: bits >> 13 & 0x03, left: bits & RUN_LENGTH_MAX, kind: ChunkKind::Run }
+            }
+            2 => Self { bits, left: 14, kind: ChunkKind::OneBit },
+            _ => Self { bits, left: 7, kind: ChunkKind::TwoBit },
         }
     }
 
@@ -299,11 +274,7 @@ pub(super) fn write_body(
     if padding > 0 {
         out[len - 1] = padding as u8;
     }
-    Some(Body {
-        len,
-        padding,
-        arrivals: plan.arrivals,
-    })
+    Some(Body { len, padding, arrivals: plan.arrivals })
 }
 
 /// What [`write_body`] wrote.
@@ -328,12 +299,7 @@ fn plan(
     reference: i64,
     room: usize,
 ) -> Option<Plan> {
-    let mut plan = Plan {
-        arrivals: 0,
-        chunks: 0,
-        delta_bytes: 0,
-        status_count: 0,
-    };
+    let mut plan = Plan { arrivals: 0, chunks: 0, delta_bytes: 0, status_count: 0 };
     let mut encoder = ChunkEncoder::default();
     let mut emitted = 0;
     let mut expected = head.base_sequence;
@@ -357,12 +323,7 @@ fn plan(
         if (HEAD_LEN + 2 * chunks + delta_bytes).next_multiple_of(4) > room {
             break;
         }
-        plan = Plan {
-            arrivals: plan.arrivals + 1,
-            chunks,
-            delta_bytes,
-            status_count,
-        };
+        plan = Plan { arrivals: plan.arrivals + 1, chunks, delta_bytes, status_count };
         time += delta;
         expected = arrival.sequence + 1;
     }
@@ -393,12 +354,7 @@ struct ChunkEncoder {
 
 impl Default for ChunkEncoder {
     fn default() -> Self {
-        Self {
-            symbols: [Symbol::NotReceived; 14],
-            len: 0,
-            all_same: true,
-            has_large: false,
-        }
+        Self { symbols: [Symbol::NotReceived; 14], len: 0, all_same: true, has_large: false }
     }
 }
 
@@ -467,14 +423,10 @@ impl ChunkEncoder {
     }
 
     fn one_bit(&self) -> u16 {
-        (0..14).fold(0x8000, |bits, index| {
-            bits | (self.symbols[index] as u16) << (13 - index)
-        })
+        (0..14).fold(0x8000, |bits, index| bits | (self.symbols[index] as u16) << (13 - index))
     }
 
     fn two_bit(&self) -> u16 {
-        (0..7).fold(0xc000, |bits, index| {
-            bits | (self.symbols[index] as u16) << (2 * (6 - index))
-        })
+        (0..7).fold(0xc000, |bits, index| bits | (self.symbols[index] as u16) << (2 * (6 - index)))
     }
 }

@@ -231,11 +231,7 @@ impl<'a> CompoundWriter<'a> {
         let body = write_body(head, arrivals, &mut packet.writer.buffer[packet.at..])
             .ok_or(WriteError::NoRoom)?;
         let start = packet.start;
-        Packet {
-            at: packet.at + body.len,
-            ..packet
-        }
-        .close()?;
+        Packet { at: packet.at + body.len, ..packet }.close()?;
         if body.padding > 0 {
             self.buffer[start] |= 0x20;
         }
@@ -244,25 +240,14 @@ impl<'a> CompoundWriter<'a> {
 
     fn packet<'w>(&'w mut self, packet_type: u8, count: u8) -> Result<Packet<'w, 'a>, WriteError> {
         let start = self.len;
-        let head = self
-            .buffer
-            .get_mut(start..start + HEADER_LEN)
-            .ok_or(WriteError::NoRoom)?;
+        let head = self.buffer.get_mut(start..start + HEADER_LEN).ok_or(WriteError::NoRoom)?;
         head.copy_from_slice(&[0x80 | count, packet_type, 0, 0]);
-        Ok(Packet {
-            writer: self,
-            start,
-            at: start + HEADER_LEN,
-        })
+        Ok(Packet { writer: self, start, at: start + HEADER_LEN })
     }
 }
 
 fn count_of(len: usize) -> Result<u8, WriteError> {
-    if len > COUNT_MAX {
-        Err(WriteError::Unrepresentable)
-    } else {
-        Ok(len as u8)
-    }
+    if len > COUNT_MAX { Err(WriteError::Unrepresentable) } else { Ok(len as u8) }
 }
 
 /// A packet being written. It counts only once it is closed.
@@ -275,11 +260,7 @@ struct Packet<'w, 'a> {
 impl Packet<'_, '_> {
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         let end = self.at + bytes.len();
-        let slot = self
-            .writer
-            .buffer
-            .get_mut(self.at..end)
-            .ok_or(WriteError::NoRoom)?;
+        let slot = self.writer.buffer.get_mut(self.at..end).ok_or(WriteError::NoRoom)?;
         slot.copy_from_slice(bytes);
         self.at = end;
         Ok(())

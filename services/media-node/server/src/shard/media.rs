@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use headwater_model::media::TransportKey;
-use headwater_room::{
-    ChannelKey, ChannelReliability, MediaEvent, QualitySubject, Rooms,
-};
+use headwater_room::{ChannelKey, ChannelReliability, MediaEvent, QualitySubject, Rooms};
 use headwater_sfu::{Sfu, SfuEvent};
 use headwater_transport::{
     ChannelId, DtlsIdentity, Output, PacketClass, Path, Retransmission, TransportEvent, classify,
@@ -149,9 +147,7 @@ impl Media {
                 label,
                 reliability: match reliability.retransmission {
                     Retransmission::Unlimited => ChannelReliability::Reliable,
-                    Retransmission::AtMost(_) | Retransmission::For(_) => {
-                        ChannelReliability::Lossy
-                    }
+                    Retransmission::AtMost(_) | Retransmission::For(_) => ChannelReliability::Lossy,
                 },
             },
             TransportEvent::ChannelClosed { id } => {

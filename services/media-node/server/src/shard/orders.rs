@@ -61,8 +61,12 @@ impl Media {
             }
             MediaCommand::Send { transport, channel, payload } => {
                 let Some(slot) = self.transports.get_mut(transport) else { return };
-                let sent =
-                    slot.transport.send_message(now, channel_id(channel), MessageKind::Binary, &payload);
+                let sent = slot.transport.send_message(
+                    now,
+                    channel_id(channel),
+                    MessageKind::Binary,
+                    &payload,
+                );
                 if let Err(error) = sent {
                     self.counters.messages_dropped += 1;
                     debug!(%error, "data message dropped");
@@ -77,7 +81,9 @@ impl Media {
             MediaCommand::Unpublish { track } => self.sfu.unpublish(track),
             MediaCommand::SetMuted { track, muted } => self.sfu.set_muted(now, track, muted),
             MediaCommand::Subscribe { subscription, track, transport, parameters } => {
-                if let Err(error) = self.sfu.subscribe(now, subscription, track, transport, parameters) {
+                if let Err(error) =
+                    self.sfu.subscribe(now, subscription, track, transport, parameters)
+                {
                     warn!(%error, "subscription refused");
                 }
             }

@@ -55,7 +55,10 @@ struct Worker {
 ///
 /// # Errors
 /// If the system starts no thread.
-pub fn spawn(config: ShardConfig, ports: Ports) -> io::Result<(ShardHandle, std::thread::JoinHandle<()>)> {
+pub fn spawn(
+    config: ShardConfig,
+    ports: Ports,
+) -> io::Result<(ShardHandle, std::thread::JoinHandle<()>)> {
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
     let snapshot = Arc::new(Mutex::new(ShardSnapshot::default()));
     let handle = ShardHandle {
@@ -66,16 +69,15 @@ pub fn spawn(config: ShardConfig, ports: Ports) -> io::Result<(ShardHandle, std:
         waker: ports.waker(),
         snapshot: Arc::clone(&snapshot),
     };
-    let thread = std::thread::Builder::new().name(format!("shard-{}", config.index)).spawn(
-        move || {
+    let thread =
+        std::thread::Builder::new().name(format!("shard-{}", config.index)).spawn(move || {
             if let Some(core) = config.core
                 && let Err(error) = headwater_net::thread::pin_to_core(core)
             {
                 debug!(%error, core, "the thread was not pinned");
             }
             Worker::new(config, ports, commands, snapshot).run();
-        },
-    )?;
+        })?;
     Ok((handle, thread))
 }
 
@@ -126,8 +128,8 @@ impl Worker {
             }
             let now = Instant::now();
             let Self { ports, media, .. } = &mut self;
-            if let Err(error) =
-                ports.receive(now, &ready, |path, datagram| media.handle_datagram(now, path, datagram))
+            if let Err(error) = ports
+                .receive(now, &ready, |path, datagram| media.handle_datagram(now, path, datagram))
             {
                 error!(%error, "the shard's UDP socket failed");
                 break;

@@ -83,9 +83,7 @@ pub fn control_command(
     request: wire::CommandParticipantRequest,
 ) -> Result<ControlCommand, WireError> {
     let action = match request.command.ok_or(WireError::Missing("command"))? {
-        Wire::Remove(remove) => {
-            ControlAction::Remove { reason: close_reason_from(remove.reason) }
-        }
+        Wire::Remove(remove) => ControlAction::Remove { reason: close_reason_from(remove.reason) },
         Wire::MuteTrack(mute) => ControlAction::MuteTrack {
             track: TrackUid::from_raw(mute.track_uid),
             muted: mute.muted,

@@ -79,8 +79,8 @@ pub fn command(message: wire::AttachRequest) -> Result<Inbound, WireError> {
 /// # Errors
 /// What is missing or malformed.
 pub fn join(join: wire::Join, now_millis: u64) -> Result<JoinRequest, WireError> {
-    let room = RoomId::new(join.room_id)
-        .map_err(|source| WireError::Id { field: "room_id", source })?;
+    let room =
+        RoomId::new(join.room_id).map_err(|source| WireError::Id { field: "room_id", source })?;
     let identity = Identity::new(join.identity)
         .map_err(|source| WireError::Id { field: "identity", source })?;
     let mode = match wire::TransportMode::try_from(join.transport_mode).unwrap_or_default() {
@@ -123,13 +123,12 @@ fn protocol(protocol: i32) -> Option<CandidateProtocol> {
 }
 
 fn session_description(description: wire::SessionDescription) -> SessionDescription {
-    let transport =
-        match wire::TransportKind::try_from(description.transport).unwrap_or_default() {
-            wire::TransportKind::Unspecified | wire::TransportKind::Publisher => {
-                TransportKind::Publisher
-            }
-            wire::TransportKind::Subscriber => TransportKind::Subscriber,
-        };
+    let transport = match wire::TransportKind::try_from(description.transport).unwrap_or_default() {
+        wire::TransportKind::Unspecified | wire::TransportKind::Publisher => {
+            TransportKind::Publisher
+        }
+        wire::TransportKind::Subscriber => TransportKind::Subscriber,
+    };
     SessionDescription {
         transport,
         sdp: description.sdp,
@@ -205,10 +204,7 @@ fn update_track(update: wire::UpdateTrack) -> Result<UpdateTrack, WireError> {
 pub fn subscription_update(
     update: wire::UpdateSubscription,
 ) -> Result<SubscriptionUpdate, WireError> {
-    Ok(SubscriptionUpdate {
-        tracks: track_uids(update.track_uids)?,
-        subscribe: update.subscribe,
-    })
+    Ok(SubscriptionUpdate { tracks: track_uids(update.track_uids)?, subscribe: update.subscribe })
 }
 
 fn track_settings(settings: &wire::UpdateTrackSettings) -> TrackSettings {

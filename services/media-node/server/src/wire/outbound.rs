@@ -21,11 +21,9 @@ pub fn event(event: Event) -> wire::AttachResponse {
             Wire::TrackAdded(wire::TrackAdded { client_track_id, track: Some(track(&added)) })
         }
         Event::RequestResult(result) => Wire::RequestResult(request_result(result)),
-        Event::ParticipantsChanged(views) => {
-            Wire::ParticipantsChanged(wire::ParticipantsChanged {
-                participants: views.iter().map(|view| participant(view)).collect(),
-            })
-        }
+        Event::ParticipantsChanged(views) => Wire::ParticipantsChanged(wire::ParticipantsChanged {
+            participants: views.iter().map(|view| participant(view)).collect(),
+        }),
         Event::RoomChanged(view) => {
             Wire::RoomChanged(wire::RoomChanged { room: Some(room(&view)) })
         }
@@ -84,9 +82,11 @@ pub fn event(event: Event) -> wire::AttachResponse {
         Event::DataTrackPublished(view) => {
             Wire::DataTrackPublished(wire::DataTrackPublished { track: Some(data_track(&view)) })
         }
-        Event::DataTrackUnpublished(view) => Wire::DataTrackUnpublished(
-            wire::DataTrackUnpublished { track: Some(data_track(&view)) },
-        ),
+        Event::DataTrackUnpublished(view) => {
+            Wire::DataTrackUnpublished(wire::DataTrackUnpublished {
+                track: Some(data_track(&view)),
+            })
+        }
         Event::DataTrackHandles(sources) => Wire::DataTrackHandles(wire::DataTrackHandles {
             sources: sources
                 .into_iter()

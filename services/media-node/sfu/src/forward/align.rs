@@ -45,21 +45,14 @@ pub(crate) fn continue_from(
     by_reports: Option<u32>,
     clock_rate: u32,
 ) -> u32 {
-    let elapsed = arrival
-        .since(last.arrival)
-        .to_clock_units(clock_rate)
-        .max(1);
+    let elapsed = arrival.since(last.arrival).to_clock_units(clock_rate).max(1);
     let by_arrival = last.timestamp.wrapping_add(elapsed as u32);
     match by_reports {
         Some(reported) => {
             let apart = timestamp_distance(reported, by_arrival).unsigned_abs();
             let agrees = u64::from(apart) <= DISAGREEMENT_MAX.to_clock_units(clock_rate);
             let later = timestamp_distance(reported, last.timestamp) > 0;
-            if agrees && later {
-                reported
-            } else {
-                by_arrival
-            }
+            if agrees && later { reported } else { by_arrival }
         }
         None => by_arrival,
     }
@@ -91,10 +84,7 @@ mod tests {
 
     #[test]
     fn reports_win_unless_they_lead_back_or_far_away() {
-        let last = LastOut {
-            timestamp: 10_000,
-            arrival: Micros::from_millis(1_000),
-        };
+        let last = LastOut { timestamp: 10_000, arrival: Micros::from_millis(1_000) };
         let arrival = Micros::from_millis(1_040);
         let by_arrival = 10_000 + 3_600;
         let on = |reported| continue_from(last, arrival, reported, 90_000);
@@ -102,9 +92,6 @@ mod tests {
         assert_eq!(on(None), by_arrival);
         assert_eq!(on(Some(9_000)), by_arrival, "backwards");
         assert_eq!(on(Some(200_000)), by_arrival, "seconds away");
-        assert_eq!(
-            continue_from(last, Micros::from_millis(900), None, 90_000),
-            10_001
-        );
+        assert_eq!(continue_from(last, Micros::from_millis(900), None, 90_000), 10_001);
     }
 }

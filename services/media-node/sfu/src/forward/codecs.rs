@@ -16,10 +16,7 @@ pub(crate) fn match_codecs(
     published: &[PayloadMapping],
     accepted: &[PayloadMapping],
 ) -> Vec<Option<OutCodec>> {
-    published
-        .iter()
-        .map(|mapping| find(mapping, accepted))
-        .collect()
+    published.iter().map(|mapping| find(mapping, accepted)).collect()
 }
 
 fn find(published: &PayloadMapping, accepted: &[PayloadMapping]) -> Option<OutCodec> {
@@ -66,18 +63,14 @@ fn rank(published: &PayloadMapping, accepted: &PayloadMapping) -> Option<u8> {
 
 /// `profile_idc` of `profile-level-id`; constrained baseline if absent (RFC 6184 8.1).
 fn h264_profile(format: &str) -> Option<&str> {
-    parameter(format, "profile-level-id")
-        .unwrap_or("42e01f")
-        .get(..2)
+    parameter(format, "profile-level-id").unwrap_or("42e01f").get(..2)
 }
 
 /// A parameter of an `a=fmtp` value.
 fn parameter<'a>(format: &'a str, name: &str) -> Option<&'a str> {
     format.split(';').find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
-        key.trim()
-            .eq_ignore_ascii_case(name)
-            .then_some(value.trim())
+        key.trim().eq_ignore_ascii_case(name).then_some(value.trim())
     })
 }
 
@@ -104,27 +97,11 @@ mod tests {
     #[test]
     fn h264_is_matched_by_profile_and_packetization_mode() {
         let accepted = [
-            mapping(
-                Codec::H264,
-                100,
-                "profile-level-id=640c1f;packetization-mode=1",
-            ),
-            mapping(
-                Codec::H264,
-                101,
-                "profile-level-id=42e01f;packetization-mode=0",
-            ),
-            mapping(
-                Codec::H264,
-                102,
-                "profile-level-id=42001f; packetization-mode=1",
-            ),
+            mapping(Codec::H264, 100, "profile-level-id=640c1f;packetization-mode=1"),
+            mapping(Codec::H264, 101, "profile-level-id=42e01f;packetization-mode=0"),
+            mapping(Codec::H264, 102, "profile-level-id=42001f; packetization-mode=1"),
         ];
-        let baseline = mapping(
-            Codec::H264,
-            1,
-            "packetization-mode=1;profile-level-id=42e01f",
-        );
+        let baseline = mapping(Codec::H264, 1, "packetization-mode=1;profile-level-id=42e01f");
         assert_eq!(chosen(&baseline, &accepted), Some(102));
         assert_eq!(chosen(&baseline, &accepted[1..2]), None);
         assert_eq!(chosen(&baseline, &accepted[..1]), Some(100));
@@ -133,19 +110,11 @@ mod tests {
 
     #[test]
     fn profiles_of_vp9_are_kept_apart() {
-        let accepted = [
-            mapping(Codec::Vp9, 98, "profile-id=0"),
-            mapping(Codec::Vp9, 100, "profile-id=2"),
-        ];
-        assert_eq!(
-            chosen(&mapping(Codec::Vp9, 1, "profile-id=2"), &accepted),
-            Some(100)
-        );
+        let accepted =
+            [mapping(Codec::Vp9, 98, "profile-id=0"), mapping(Codec::Vp9, 100, "profile-id=2")];
+        assert_eq!(chosen(&mapping(Codec::Vp9, 1, "profile-id=2"), &accepted), Some(100));
         assert_eq!(chosen(&mapping(Codec::Vp9, 1, ""), &accepted), Some(98));
-        assert_eq!(
-            chosen(&mapping(Codec::Vp9, 1, "profile-id=1"), &accepted),
-            None
-        );
+        assert_eq!(chosen(&mapping(Codec::Vp9, 1, "profile-id=1"), &accepted), None);
         assert_eq!(chosen(&mapping(Codec::Vp8, 1, ""), &accepted), None);
     }
 }

@@ -7,6 +7,7 @@ use headwater_model::media::{
 use super::codecs::{OutCodec, match_codecs};
 use super::forwarder::Forwarder;
 use super::repeat::RepeatGuard;
+use super::template::{Feedback, HeaderTemplate};
 use crate::clock::Micros;
 use crate::random::Random;
 
@@ -37,6 +38,8 @@ pub(crate) struct Delivery {
     pub(crate) negotiated: Subscription,
     /// By index of the publication's codecs.
     codecs: Vec<Option<OutCodec>>,
+    /// For codecs without and with transport-wide feedback.
+    templates: [Option<HeaderTemplate>; 2],
     pub(crate) target: SubscriptionTarget,
     pub(crate) forwarder: Forwarder,
     pub(crate) guard: RepeatGuard,
@@ -69,6 +72,7 @@ impl Delivery {
             repeat_floor: 0,
             negotiated,
             codecs: Vec::new(),
+            templates: [None, None],
             target: SubscriptionTarget::BEST,
             forwarder,
             guard: RepeatGuard::new(),
@@ -100,12 +104,10 @@ impl Delivery {
             return;
         }
         self.codecs = codecs;
+        self.templates = [Feedback::None, Feedback::TransportWide]
+            .map(|feedback| HeaderTemplate::new(&self.negotiated, feedback));
         self.repeat_floor = self.forwarder.next_number();
-        let plain = self
-            .codecs
-            .iter()
-            .flatten()
-            .any(|codec| self.repeats_plainly(codec));
+        let plain = self.codecs.iter().flatten().any(|codec| self.repeats_plainly(codec));
         let ids = &self.negotiated.extensions;
         let varies = ids.get(HeaderExtension::TransportCc).is_some()
             || ids.get(HeaderExtension::AbsSendTime).is_some();
@@ -113,25 +115,33 @@ impl Delivery {
             MediaKind::Audio => AUDIO_STAMPS,
             MediaKind::Video => VIDEO_STAMPS,
         };
-        self.guard
-            .keep_stamps(if plain && varies { kept } else { 0 });
+        self.guard.keep_stamps(if plain && varies { kept } else { 0 });
+    }
+
+    #[inline]
+    pub(crate) fn template(&self, codec: &OutCodec) -> Option<&HeaderTemplate> {
+        self.templates[usize::from(codec.transport_cc)].as_ref()
     }
 
     /// The subscriber takes the codec at an index of the publication's.
+    #[inline]
     pub(crate) fn takes(&self, index: u8) -> bool {
         self.codec(index).is_some()
     }
 
+    #[inline]
     pub(crate) fn codec(&self, index: u8) -> Option<OutCodec> {
         self.codecs.get(usize::from(index)).copied().flatten()
     }
 
     /// SSRC and payload type of retransmissions, if they go separately.
+    #[inline]
     pub(crate) fn rtx(&self, codec: &OutCodec) -> Option<(u32, u8)> {
         Some((self.negotiated.rtx_ssrc?, codec.rtx_payload_type?))
     }
 
     /// Lost packets are repeated as they were.
+    #[inline]
     pub(crate) fn repeats_plainly(&self, codec: &OutCodec) -> bool {
         codec.nack && self.rtx(codec).is_none()
     }
@@ -141,6 +151,7 @@ impl Delivery {
     }
 
     /// A packet was sent under the subscription's SSRC.
+    #[inline]
     pub(crate) fn count(&mut self, payload_len: usize) {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload_len as u32);

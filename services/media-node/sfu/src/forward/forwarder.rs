@@ -99,10 +99,7 @@ impl Forwarder {
     /// `first_out` is the first sequence number, `first_timestamp` the first timestamp.
     pub(crate) fn new(kind: MediaKind, first_out: u16, first_timestamp: u32) -> Self {
         Self {
-            want: Want {
-                encoding: 0,
-                layers: Layers::ALL,
-            },
+            want: Want { encoding: 0, layers: Layers::ALL },
             flow: Flow::Fresh,
             line: Line::NONE,
             layers: Layers::ALL,
@@ -111,10 +108,7 @@ impl Forwarder {
             next_out: 0x1_0000 + u64::from(first_out),
             last_in_timestamp: 0,
             last_in_picture: None,
-            last_out: LastOut {
-                timestamp: first_timestamp,
-                arrival: Micros::ZERO,
-            },
+            last_out: LastOut { timestamp: first_timestamp, arrival: Micros::ZERO },
             last_out_picture: 0,
             last_out_tl0: 0,
             clock_rate: match kind {
@@ -184,6 +178,7 @@ impl Forwarder {
     }
 
     /// A packet of the track arrived.
+    #[inline]
     pub(crate) fn take(&mut self, encoding: u8, packet: &Packet, streams: &[Stream]) -> Verdict {
         let current = !self.awaits_start() && self.line.is_of(encoding, packet.epoch);
         if current && packet.number > self.highest {
@@ -193,11 +188,7 @@ impl Forwarder {
             let timestamp = self.align(encoding, packet, streams);
             return self.begin(encoding, packet, timestamp);
         }
-        if packet.late {
-            self.look_up(encoding, packet)
-        } else {
-            Verdict::Skip
-        }
+        if packet.late { self.look_up(encoding, packet) } else { Verdict::Skip }
     }
 
     /// Begins with a packet of the ring.
@@ -233,20 +224,14 @@ impl Forwarder {
         if self.flow == Flow::Flowing && out >= self.line.out {
             return Some((self.line, self.line.from + (out - self.line.out)));
         }
-        self.history
-            .iter()
-            .find_map(|line| line.number_of(out).map(|number| (*line, number)))
+        self.history.iter().find_map(|line| line.number_of(out).map(|number| (*line, number)))
     }
 
     /// A packet that was or should have been forwarded in a line.
     pub(crate) fn place_in(&self, line: &Line, packet: &Packet) -> Verdict {
         let placed = self.placed(line, packet);
         let wanted = line.layers.pass(packet) && packet.kind == PacketKind::Media;
-        if wanted {
-            Verdict::Forward(placed)
-        } else {
-            Verdict::Fill(placed)
-        }
+        if wanted { Verdict::Forward(placed) } else { Verdict::Fill(placed) }
     }
 
     /// Our number for what comes next; 0 if nothing was ever forwarded.
@@ -274,11 +259,7 @@ impl Forwarder {
         if self.flow == Flow::Fresh {
             return self.last_out.timestamp;
         }
-        let clock_of = |index: u8| {
-            streams
-                .get(usize::from(index))
-                .and_then(|stream| stream.clock)
-        };
+        let clock_of = |index: u8| streams.get(usize::from(index)).and_then(|stream| stream.clock);
         let reported = if self.line.is_of(encoding, packet.epoch) {
             Some(packet.timestamp)
         } else {
@@ -300,16 +281,8 @@ impl Forwarder {
             to: u64::MAX,
             out: self.next_out,
             timestamp_offset: timestamp.wrapping_sub(packet.timestamp),
-            picture_offset: if fresh {
-                0
-            } else {
-                next_picture.wrapping_sub(packet.shape.picture)
-            },
-            tl0_offset: if fresh {
-                0
-            } else {
-                next_tl0.wrapping_sub(packet.shape.tl0)
-            },
+            picture_offset: if fresh { 0 } else { next_picture.wrapping_sub(packet.shape.picture) },
+            tl0_offset: if fresh { 0 } else { next_tl0.wrapping_sub(packet.shape.tl0) },
             encoding,
             epoch: packet.epoch,
             layers: self.layers,
@@ -320,18 +293,12 @@ impl Forwarder {
     }
 
     fn passing_layers(&self) -> Layers {
-        let spatial = if self.scalable {
-            self.want.layers.spatial
-        } else {
-            u8::MAX
-        };
-        Layers {
-            spatial,
-            temporal: self.want.layers.temporal,
-        }
+        let spatial = if self.scalable { self.want.layers.spatial } else { u8::MAX };
+        Layers { spatial, temporal: self.want.layers.temporal }
     }
 
     /// The next packet of the current encoding, perhaps behind a gap.
+    #[inline]
     fn advance(&mut self, packet: &Packet) -> Verdict {
         let new_picture = packet.timestamp != self.last_in_timestamp;
         if new_picture {
@@ -368,6 +335,7 @@ impl Forwarder {
     }
 
     /// Goes on behind packets that were left out, with the next of our numbers.
+    #[inline]
     fn resume(&mut self, number: u64) {
         if let Flow::Skipping { next } = self.flow {
             // What is missing between those left out and this one keeps its numbers:
@@ -391,20 +359,13 @@ impl Forwarder {
             Flow::Skipping { next } if next < packet.number && new_picture => {
                 // Missing between two pictures that are left out: it may be a third
                 // one that is wanted.
-                let line = Line {
-                    from: next,
-                    to: packet.number,
-                    out: self.next_out,
-                    ..self.line
-                };
+                let line = Line { from: next, to: packet.number, out: self.next_out, ..self.line };
                 self.next_out += packet.number - next;
                 self.history.push(line);
             }
             Flow::Skipping { .. } | Flow::Fresh | Flow::Stopped => {}
         }
-        self.flow = Flow::Skipping {
-            next: packet.number + 1,
-        };
+        self.flow = Flow::Skipping { next: packet.number + 1 };
         self.highest = packet.number;
         self.last_in_timestamp = packet.timestamp;
         let picture = packet.shape.picture;
@@ -418,10 +379,7 @@ impl Forwarder {
     fn cut(&mut self, number: u64) {
         if self.flow == Flow::Flowing {
             let out = self.line.out_of(number);
-            self.history.push(Line {
-                to: number,
-                ..self.line
-            });
+            self.history.push(Line { to: number, ..self.line });
             self.line.from = number;
             self.line.out = out;
         }
@@ -435,19 +393,18 @@ impl Forwarder {
         }
     }
 
+    #[inline]
     fn forward(&mut self, packet: &Packet) -> Verdict {
         let placed = self.placed(&self.line, packet);
         self.last_in_timestamp = packet.timestamp;
         self.last_in_picture = Some(packet.shape.picture);
-        self.last_out = LastOut {
-            timestamp: placed.timestamp,
-            arrival: packet.arrival,
-        };
+        self.last_out = LastOut { timestamp: placed.timestamp, arrival: packet.arrival };
         self.last_out_picture = placed.picture;
         self.last_out_tl0 = placed.tl0;
         Verdict::Forward(placed)
     }
 
+    #[inline]
     fn placed(&self, line: &Line, packet: &Packet) -> Placed {
         let shape = &packet.shape;
         let layer_end = self.scalable && shape.layer_end && shape.spatial == line.layers.spatial;
@@ -466,9 +423,7 @@ impl Forwarder {
         let matches =
             |line: &&Line| line.is_of(encoding, packet.epoch) && line.contains(packet.number);
         let current = Some(&self.line).filter(|_| self.flow == Flow::Flowing);
-        let line = current
-            .filter(matches)
-            .or_else(|| self.history.iter().find(matches));
+        let line = current.filter(matches).or_else(|| self.history.iter().find(matches));
         line.map_or(Verdict::Skip, |line| self.place_in(line, packet))
     }
 }

@@ -18,10 +18,7 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    pub(crate) const ALL: Self = Self {
-        spatial: u8::MAX,
-        temporal: u8::MAX,
-    };
+    pub(crate) const ALL: Self = Self { spatial: u8::MAX, temporal: u8::MAX };
 
     pub(crate) fn pass(self, packet: &Packet) -> bool {
         packet.shape.spatial <= self.spatial && packet.shape.temporal <= self.temporal
@@ -91,11 +88,7 @@ pub(crate) struct History {
 
 impl Default for History {
     fn default() -> Self {
-        Self {
-            lines: Box::new([Line::NONE; LINES_MAX]),
-            len: 0,
-            next: 0,
-        }
+        Self { lines: Box::new([Line::NONE; LINES_MAX]), len: 0, next: 0 }
     }
 }
 

@@ -46,14 +46,11 @@ pub(crate) struct RepeatGuard {
 
 impl RepeatGuard {
     pub(crate) fn new() -> Self {
-        Self {
-            budget: BUDGET_MAX,
-            recent: [(0, 0); RECENT_SLOTS],
-            stamps: Box::default(),
-        }
+        Self { budget: BUDGET_MAX, recent: [(0, 0); RECENT_SLOTS], stamps: Box::default() }
     }
 
     /// Bytes were forwarded for the first time.
+    #[inline]
     pub(crate) fn earn(&mut self, bytes: usize) {
         self.budget = (self.budget + bytes as u32 / BUDGET_DIVISOR).min(BUDGET_MAX);
     }
@@ -82,12 +79,7 @@ impl RepeatGuard {
 
     /// From now on this many stamps are kept; those kept so far are forgotten.
     pub(crate) fn keep_stamps(&mut self, count: usize) {
-        let none = Stamp {
-            sequence: 0,
-            transport_sequence: 0,
-            send_time: [0; 3],
-            used: false,
-        };
+        let none = Stamp { sequence: 0, transport_sequence: 0, send_time: [0; 3], used: false };
         self.stamps = vec![none; count].into_boxed_slice();
     }
 
@@ -96,12 +88,7 @@ impl RepeatGuard {
         let Some(slot) = usize::from(sequence).checked_rem(self.stamps.len()) else {
             return;
         };
-        self.stamps[slot] = Stamp {
-            sequence,
-            transport_sequence,
-            send_time,
-            used: true,
-        };
+        self.stamps[slot] = Stamp { sequence, transport_sequence, send_time, used: true };
     }
 
     /// The values that a packet was sent with; `None` if they are not known any more.
@@ -110,6 +97,7 @@ impl RepeatGuard {
         (stamp.used && stamp.sequence == sequence).then_some(stamp)
     }
 
+    #[inline]
     pub(crate) fn keeps_stamps(&self) -> bool {
         !self.stamps.is_empty()
     }
@@ -143,10 +131,7 @@ mod tests {
                 repeated += usize::from(guard.admit(now, Micros::ZERO, sequence, 1_200).is_ok());
             }
         }
-        assert!(
-            repeated * 1_200 <= forwarded / 2 + BUDGET_MAX as usize,
-            "{repeated}"
-        );
+        assert!(repeated * 1_200 <= forwarded / 2 + BUDGET_MAX as usize, "{repeated}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::codecs::OutCodec;
 use super::delivery::Delivery;
 use super::forwarder::{Placed, Verdict};
 use super::repeat::Refusal;
+use super::template::Numbers;
 use crate::Stats;
 use crate::clock::Micros;
 use crate::egress::{Egress, OutgoingRtp};
@@ -29,13 +30,6 @@ pub(crate) struct Stored<'a> {
     pub(crate) packet: &'a Packet,
     pub(crate) payload: &'a [u8],
     pub(crate) extensions: &'a [u8],
-}
-
-/// Numbers of ours in the header extensions of one packet.
-#[derive(Debug, Clone, Copy)]
-struct Numbers {
-    transport_sequence: [u8; 2],
-    send_time: [u8; 3],
 }
 
 /// How the payload of a packet is put together.
@@ -77,11 +71,7 @@ impl Writer {
     /// Returns how many bytes of the payload it replaces.
     fn write_head(&mut self, at: usize, stored: Stored<'_>, placed: Placed) -> usize {
         let shape = &stored.packet.shape;
-        let len = if placed.rewritten {
-            shape.head_len()
-        } else {
-            0
-        };
+        let len = if placed.rewritten { shape.head_len() } else { 0 };
         // The head was read from this payload, so it is not longer.
         let Some(original) = stored.payload.get(..len) else {
             return 0;
@@ -103,6 +93,10 @@ impl Writer {
         (header, numbers): (&RtpHeader, Numbers),
         body: Option<(Stored<'_>, Placed)>,
     ) -> Option<usize> {
+        let carries = body.is_some_and(|(stored, _)| !stored.extensions.is_empty());
+        if !carries && let Some(template) = delivery.template(codec) {
+            return template.write(header, numbers, &mut self.header);
+        }
         let ids = &delivery.negotiated.extensions;
         let mut extensions = ArrayVec::<(u8, &[u8]), EXTENSIONS_MAX>::new();
         if let Some(id) = ids.get(HeaderExtension::Mid)
@@ -119,11 +113,7 @@ impl Writer {
             extensions.push((id, &numbers.send_time));
         }
         let descriptor = body.and_then(|(stored, placed)| {
-            renumber_descriptor(
-                &mut self.descriptor,
-                stored,
-                placed.rewritten.then_some(placed),
-            )
+            renumber_descriptor(&mut self.descriptor, stored, placed.rewritten.then_some(placed))
         });
         let carried = body.map_or(&[][..], |(stored, _)| stored.extensions);
         for (extension, value) in unpack(carried) {
@@ -210,16 +200,8 @@ impl<E: Egress> Outlet<'_, E> {
             }
             (Verdict::Fill(placed), Some(rtx)) => {
                 // What was padding is an RTX packet without a payload.
-                let empty = Stored {
-                    payload: &[],
-                    extensions: &[],
-                    ..stored
-                };
-                let placed = Placed {
-                    rewritten: false,
-                    marker: false,
-                    ..placed
-                };
+                let empty = Stored { payload: &[], extensions: &[], ..stored };
+                let placed = Placed { rewritten: false, marker: false, ..placed };
                 self.repeat(delivery, &codec, rtx, (empty, placed));
             }
             // Padding is not worth the room in memory to repeat it to the byte.
@@ -238,18 +220,8 @@ impl<E: Egress> Outlet<'_, E> {
         let may_pad = !delivery.repeats_plainly(&codec);
         delivery.count(stored.payload.len());
         delivery.guard.earn(stored.payload.len());
-        let parts = Parts {
-            head_len,
-            taken: head_len,
-            may_pad,
-        };
-        self.emit(
-            delivery,
-            &codec,
-            (&header, numbers),
-            (stored, placed),
-            parts,
-        );
+        let parts = Parts { head_len, taken: head_len, may_pad };
+        self.emit(delivery, &codec, (&header, numbers), (stored, placed), parts);
     }
 
     /// Puts padding under a number that was kept for a packet the subscriber does not
@@ -259,24 +231,14 @@ impl<E: Egress> Outlet<'_, E> {
             return;
         };
         let numbers = self.stamp(delivery, &codec, placed.number as u16);
-        let header = RtpHeader {
-            marker: false,
-            ..header_of(delivery, &codec, placed)
-        };
+        let header = RtpHeader { marker: false, ..header_of(delivery, &codec, placed) };
         delivery.count(0);
-        let len = self
-            .writer
-            .write_header(delivery, &codec, (&header, numbers), None);
+        let len = self.writer.write_header(delivery, &codec, (&header, numbers), None);
         let Some(len) = len else { return };
         // One byte of padding, which says so itself (RFC 3550 section 5.1).
         self.writer.header[0] |= 0x20;
         let header = &self.writer.header[..len];
-        let packet = OutgoingRtp {
-            header,
-            prefix: &[],
-            payload: &[1],
-            may_pad: false,
-        };
+        let packet = OutgoingRtp { header, prefix: &[], payload: &[1], may_pad: false };
         hand_out(self.to, packet, self.egress, self.stats);
     }
 
@@ -302,11 +264,7 @@ impl<E: Egress> Outlet<'_, E> {
         let prefix = rtx::prefix(sequence);
         self.writer.head[..prefix.len()].copy_from_slice(&prefix);
         let taken = self.writer.write_head(prefix.len(), stored, placed);
-        let parts = Parts {
-            head_len: prefix.len() + taken,
-            taken,
-            may_pad: true,
-        };
+        let parts = Parts { head_len: prefix.len() + taken, taken, may_pad: true };
         self.emit(delivery, codec, (&header, numbers), (stored, placed), parts);
     }
 
@@ -324,26 +282,16 @@ impl<E: Egress> Outlet<'_, E> {
                 return;
             };
             let transport_sequence = stamp.transport_sequence.to_be_bytes();
-            Numbers {
-                transport_sequence,
-                send_time: stamp.send_time,
-            }
+            Numbers { transport_sequence, send_time: stamp.send_time }
         } else {
-            Numbers {
-                transport_sequence: [0; 2],
-                send_time: [0; 3],
-            }
+            Numbers { transport_sequence: [0; 2], send_time: [0; 3] }
         };
         if !codec.nack || !self.is_admitted(delivery, sequence, stored) {
             return;
         }
         let header = header_of(delivery, codec, placed);
         let taken = self.writer.write_head(0, stored, placed);
-        let parts = Parts {
-            head_len: taken,
-            taken,
-            may_pad: false,
-        };
+        let parts = Parts { head_len: taken, taken, may_pad: false };
         self.emit(delivery, codec, (&header, numbers), (stored, placed), parts);
     }
 
@@ -369,29 +317,20 @@ impl<E: Egress> Outlet<'_, E> {
         let numbers = self.fresh_numbers(delivery, codec);
         if delivery.guard.keeps_stamps() {
             let transport_sequence = u16::from_be_bytes(numbers.transport_sequence);
-            delivery
-                .guard
-                .stamp(sequence, transport_sequence, numbers.send_time);
+            delivery.guard.stamp(sequence, transport_sequence, numbers.send_time);
         }
         numbers
     }
 
     fn fresh_numbers(&mut self, delivery: &Delivery, codec: &OutCodec) -> Numbers {
         let mut transport_sequence = 0;
-        let wanted = delivery
-            .negotiated
-            .extensions
-            .get(HeaderExtension::TransportCc)
-            .is_some();
+        let wanted = delivery.negotiated.extensions.get(HeaderExtension::TransportCc).is_some();
         if codec.transport_cc && wanted {
             transport_sequence = *self.transport_sequence;
             *self.transport_sequence = transport_sequence.wrapping_add(1);
         }
         let send_time = self.writer.send_time;
-        Numbers {
-            transport_sequence: transport_sequence.to_be_bytes(),
-            send_time,
-        }
+        Numbers { transport_sequence: transport_sequence.to_be_bytes(), send_time }
     }
 
     fn emit(
@@ -402,9 +341,7 @@ impl<E: Egress> Outlet<'_, E> {
         (stored, placed): (Stored<'_>, Placed),
         parts: Parts,
     ) {
-        let len = self
-            .writer
-            .write_header(delivery, codec, head, Some((stored, placed)));
+        let len = self.writer.write_header(delivery, codec, head, Some((stored, placed)));
         let Some(len) = len else { return };
         let packet = OutgoingRtp {
             header: &self.writer.header[..len],

@@ -34,18 +34,9 @@ impl ArrivalLog {
             self.pending.reserve_exact(ARRIVALS_MAX);
         }
         let sequence = self.unwrapper.unwrap(sequence);
-        let arrival = Arrival {
-            sequence,
-            at: now.to_duration(),
-        };
-        let at = self
-            .pending
-            .partition_point(|other| other.sequence < sequence);
-        if self
-            .pending
-            .get(at)
-            .is_some_and(|other| other.sequence == sequence)
-        {
+        let arrival = Arrival { sequence, at: now.to_duration() };
+        let at = self.pending.partition_point(|other| other.sequence < sequence);
+        if self.pending.get(at).is_some_and(|other| other.sequence == sequence) {
             return false;
         }
         if self.pending.len() == ARRIVALS_MAX {
@@ -69,11 +60,7 @@ impl ArrivalLog {
     pub(crate) fn base(&self) -> Option<u64> {
         let first = self.pending.first()?.sequence;
         let next = self.next.unwrap_or(first);
-        Some(if first > next + GAP_MAX {
-            first
-        } else {
-            next.min(first)
-        })
+        Some(if first > next + GAP_MAX { first } else { next.min(first) })
     }
 
     /// The number of the next feedback message.
@@ -86,10 +73,7 @@ impl ArrivalLog {
     /// The first `count` arrivals were told.
     pub(crate) fn told(&mut self, count: usize) {
         let count = count.min(self.pending.len());
-        if let Some(last) = count
-            .checked_sub(1)
-            .and_then(|index| self.pending.get(index))
-        {
+        if let Some(last) = count.checked_sub(1).and_then(|index| self.pending.get(index)) {
             self.next = Some(self.next.unwrap_or(0).max(last.sequence + 1));
         }
         self.pending.drain(..count);
@@ -120,9 +104,7 @@ mod tests {
     #[test]
     fn a_burst_asks_for_feedback_and_nothing_grows_without_bound() {
         let mut log = ArrivalLog::default();
-        let urgent = (0..10_000_u16)
-            .filter(|n| log.note(Micros::ZERO, *n))
-            .count();
+        let urgent = (0..10_000_u16).filter(|n| log.note(Micros::ZERO, *n)).count();
         assert_eq!(urgent, 10_000 - FEEDBACK_PACKETS + 1);
         assert_eq!(log.pending().len(), ARRIVALS_MAX);
     }

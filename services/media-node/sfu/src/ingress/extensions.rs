@@ -98,10 +98,7 @@ impl<'a> Seen<'a> {
 
 /// A token without the zero bytes that some senders pad it with.
 fn token(value: &[u8]) -> &[u8] {
-    let end = value
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(value.len());
+    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     &value[..end]
 }
 
@@ -133,10 +130,7 @@ mod tests {
         let long = [7_u8; 200];
         let mut bytes = [0; 400];
         let len = RtpHeader::default()
-            .write(
-                &[(1, b"mic\0"), (2, &[0x85]), (3, &long), (4, &[1])],
-                &mut bytes,
-            )
+            .write(&[(1, b"mic\0"), (2, &[0x85]), (3, &long), (4, &[1])], &mut bytes)
             .unwrap();
         let view = RtpView::parse(&bytes[..len]).unwrap();
         let seen = Seen::read(&view, &ids);

@@ -30,16 +30,8 @@ pub(crate) struct KeyframeGate {
 impl KeyframeGate {
     /// For the encoding at `index`, 0 being the lowest.
     pub(crate) fn new(index: usize) -> Self {
-        let interval = if index == 0 {
-            INTERVAL_LOWEST
-        } else {
-            INTERVAL
-        };
-        Self {
-            interval,
-            wanted: false,
-            asked: None,
-        }
+        let interval = if index == 0 { INTERVAL_LOWEST } else { INTERVAL };
+        Self { interval, wanted: false, asked: None }
     }
 
     /// Somebody needs a keyframe that begins after now. `true` if nobody did before.

@@ -47,11 +47,7 @@ impl LevelMeter {
         }
         let units = before.map_or(0, |before| timestamp.wrapping_sub(before));
         let span = Micros(u64::from(units) * 1_000_000 / u64::from(clock_rate));
-        self.loud = self.loud.plus(if span > PACKET_MAX {
-            Micros::ZERO
-        } else {
-            span
-        });
+        self.loud = self.loud.plus(if span > PACKET_MAX { Micros::ZERO } else { span });
         self.loudest = Some(self.loudest.map_or(level, |loudest| loudest.min(level)));
     }
 
@@ -74,25 +70,15 @@ impl LevelMeter {
             self.smoothed = 0.0;
         }
         let active = self.smoothed >= linear_threshold();
-        let level = if active {
-            (self.smoothed * STEPS).ceil().min(STEPS) / STEPS
-        } else {
-            0.0
-        };
+        let level = if active { (self.smoothed * STEPS).ceil().min(STEPS) / STEPS } else { 0.0 };
         self.tell(Level { level, active })
     }
 
     /// The track fell silent at once: it was muted.
     pub(crate) fn silence(&mut self) -> Option<Level> {
         let told = self.told;
-        *self = Self {
-            told,
-            ..Self::default()
-        };
-        self.tell(Level {
-            level: 0.0,
-            active: false,
-        })
+        *self = Self { told, ..Self::default() };
+        self.tell(Level { level: 0.0, active: false })
     }
 
     /// Nothing is left to tell until another packet comes.
@@ -101,10 +87,7 @@ impl LevelMeter {
     }
 
     fn tell(&mut self, level: Level) -> Option<Level> {
-        let before = self.told.unwrap_or(Level {
-            level: 0.0,
-            active: false,
-        });
+        let before = self.told.unwrap_or(Level { level: 0.0, active: false });
         self.told = Some(level);
         (before != level).then_some(level)
     }
@@ -135,26 +118,10 @@ mod tests {
     fn a_speaker_is_told_once_and_silence_once() {
         let mut meter = LevelMeter::default();
         let mut at = u32::MAX - 10_000;
-        let told: Vec<_> = (0..10)
-            .filter_map(|_| interval(&mut meter, &mut at, 20, 20))
-            .collect();
-        assert_eq!(
-            told,
-            [Level {
-                level: 0.125,
-                active: true
-            }]
-        );
-        let told: Vec<_> = (0..10)
-            .filter_map(|_| interval(&mut meter, &mut at, 0, 20))
-            .collect();
-        assert_eq!(
-            told,
-            [Level {
-                level: 0.0,
-                active: false
-            }]
-        );
+        let told: Vec<_> = (0..10).filter_map(|_| interval(&mut meter, &mut at, 20, 20)).collect();
+        assert_eq!(told, [Level { level: 0.125, active: true }]);
+        let told: Vec<_> = (0..10).filter_map(|_| interval(&mut meter, &mut at, 0, 20)).collect();
+        assert_eq!(told, [Level { level: 0.0, active: false }]);
         assert!(meter.is_quiet());
     }
 
@@ -162,13 +129,8 @@ mod tests {
     fn louder_speech_has_a_higher_level() {
         let mut meter = LevelMeter::default();
         let mut at = 0;
-        let told: Vec<_> = (0..10)
-            .filter_map(|_| interval(&mut meter, &mut at, 20, 5))
-            .collect();
-        assert!(
-            told.windows(2).all(|pair| pair[0].level < pair[1].level),
-            "{told:?}"
-        );
+        let told: Vec<_> = (0..10).filter_map(|_| interval(&mut meter, &mut at, 20, 5)).collect();
+        assert!(told.windows(2).all(|pair| pair[0].level < pair[1].level), "{told:?}");
         assert_eq!(told.last().unwrap().level, 0.625);
     }
 
@@ -177,16 +139,8 @@ mod tests {
         let mut meter = LevelMeter::default();
         let mut at = 0;
         for _ in 0..10 {
-            assert_eq!(
-                interval(&mut meter, &mut at, 7, 10),
-                None,
-                "35 % of the time"
-            );
-            assert_eq!(
-                interval(&mut meter, &mut at, 20, 36),
-                None,
-                "below the threshold"
-            );
+            assert_eq!(interval(&mut meter, &mut at, 7, 10), None, "35 % of the time");
+            assert_eq!(interval(&mut meter, &mut at, 20, 36), None, "below the threshold");
         }
     }
 
@@ -195,13 +149,7 @@ mod tests {
         let mut meter = LevelMeter::default();
         let mut at = 0;
         interval(&mut meter, &mut at, 20, 10);
-        assert_eq!(
-            meter.silence(),
-            Some(Level {
-                level: 0.0,
-                active: false
-            })
-        );
+        assert_eq!(meter.silence(), Some(Level { level: 0.0, active: false }));
         assert_eq!(meter.silence(), None);
     }
 }

@@ -73,17 +73,13 @@ impl MissingList {
             asked: Micros::ZERO,
             tries: 0,
         }));
-        Gap::Recorded {
-            given_up: surplus as u64,
-        }
+        Gap::Recorded { given_up: surplus as u64 }
     }
 
     /// The packet came. `None` if it was not missed.
     pub(crate) fn found(&mut self, sequence: u64) -> Option<Found> {
-        let index = self
-            .entries
-            .binary_search_by_key(&sequence, |missing| missing.sequence)
-            .ok()?;
+        let index =
+            self.entries.binary_search_by_key(&sequence, |missing| missing.sequence).ok()?;
         let missing = self.entries.remove(index);
         Some(match missing.tries {
             0 => Found::Unasked,
@@ -97,8 +93,7 @@ impl MissingList {
     pub(crate) fn due(&mut self, now: Micros, rtt: Micros, requests: &mut Requests) -> u64 {
         let spacing = Micros(rtt.0 * 3 / 2).max(SPACING_MIN);
         let before = self.entries.len();
-        self.entries
-            .retain(|missing| missing.due > now || missing.tries < TRIES_MAX);
+        self.entries.retain(|missing| missing.due > now || missing.tries < TRIES_MAX);
         for missing in &mut self.entries {
             if missing.due <= now && requests.try_push(missing.sequence as u16).is_ok() {
                 let doublings = missing.tries.saturating_sub(1).min(3);
@@ -144,10 +139,7 @@ mod tests {
     #[test]
     fn a_hole_is_asked_for_with_growing_distance_and_then_given_up() {
         let mut list = MissingList::default();
-        assert_eq!(
-            list.add(ms(0), 70_000, 70_002),
-            Gap::Recorded { given_up: 0 }
-        );
+        assert_eq!(list.add(ms(0), 70_000, 70_002), Gap::Recorded { given_up: 0 });
         assert_eq!(due(&mut list, 4), (vec![], 0));
         let mut asked_at = Vec::new();
         let mut given_up = 0;
@@ -191,10 +183,6 @@ mod tests {
         }
         assert_eq!(list.entries.len(), MISSING_MAX);
         assert_eq!(list.entries[0].sequence, 1_000);
-        assert_eq!(
-            due(&mut list, 10).0.len(),
-            128,
-            "no more than one message holds"
-        );
+        assert_eq!(due(&mut list, 10).0.len(), 128, "no more than one message holds");
     }
 }

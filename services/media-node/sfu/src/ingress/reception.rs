@@ -117,20 +117,11 @@ mod tests {
             reception.arrived(sequence);
         }
         let loss = reception.report();
-        assert_eq!(
-            loss.cumulative, 24,
-            "the first number was not seen, so not expected"
-        );
+        assert_eq!(loss.cumulative, 24, "the first number was not seen, so not expected");
         assert_eq!(loss.fraction, (24 * 256 / 99) as u8);
         assert_eq!(loss.highest, 65_635);
         assert_eq!(reception.report().fraction, 0);
-        assert_eq!(
-            reception.watch(),
-            Arrived {
-                expected: 99,
-                received: 75
-            }
-        );
+        assert_eq!(reception.watch(), Arrived { expected: 99, received: 75 });
         assert_eq!(reception.watch(), Arrived::default());
     }
 
@@ -146,10 +137,6 @@ mod tests {
             uneven.timed(at.plus(Micros(shake)), timestamp, 90_000);
         }
         assert!(even.jitter() <= 2, "{}", even.jitter());
-        assert!(
-            (400..=460).contains(&uneven.jitter()),
-            "{}",
-            uneven.jitter()
-        );
+        assert!((400..=460).contains(&uneven.jitter()), "{}", uneven.jitter());
     }
 }

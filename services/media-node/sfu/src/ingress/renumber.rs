@@ -51,11 +51,7 @@ impl Renumber {
 
     /// The newest packet is padding.
     pub(crate) fn skip(&mut self, sequence: u64) {
-        let skipped = self
-            .runs
-            .last()
-            .map_or(self.skipped_before, |run| run.skipped)
-            + 1;
+        let skipped = self.runs.last().map_or(self.skipped_before, |run| run.skipped) + 1;
         if let Some(last) = self.runs.last_mut()
             && last.to == sequence
         {
@@ -68,11 +64,7 @@ impl Renumber {
             self.skipped_before = oldest.skipped;
             self.forgotten_below = oldest.to;
         }
-        self.runs.push(Run {
-            from: sequence,
-            to: sequence + 1,
-            skipped,
-        });
+        self.runs.push(Run { from: sequence, to: sequence + 1, skipped });
     }
 
     /// Forgets everything: the encoding begins anew.

@@ -33,9 +33,7 @@ pub(crate) fn slots_for(kind: MediaKind, bitrate: u32) -> usize {
         (MediaKind::Video, 0) => VIDEO_SLOTS_UNKNOWN,
         (MediaKind::Video, _) => {
             let packets = bitrate as usize * 3 / 2 / 8 / 1_100 + 64;
-            packets
-                .next_power_of_two()
-                .clamp(VIDEO_SLOTS_MIN, VIDEO_SLOTS_MAX)
+            packets.next_power_of_two().clamp(VIDEO_SLOTS_MIN, VIDEO_SLOTS_MAX)
         }
     }
 }
@@ -123,10 +121,7 @@ impl Ring {
     }
 
     pub(crate) fn place(&self, number: u64) -> Place {
-        if self
-            .highest
-            .is_some_and(|highest| number + self.packets.len() as u64 <= highest)
-        {
+        if self.highest.is_some_and(|highest| number + self.packets.len() as u64 <= highest) {
             return Place::TooOld;
         }
         if self.packets[self.slot(number)].number == number {
@@ -145,10 +140,7 @@ impl Ring {
             extensions_len: extensions.len() as u16,
             ..packet
         };
-        self.highest = Some(
-            self.highest
-                .map_or(packet.number, |old| old.max(packet.number)),
-        );
+        self.highest = Some(self.highest.map_or(packet.number, |old| old.max(packet.number)));
         let page = self.pages[slot / PAGE_SLOTS]
             .get_or_insert_with(|| vec![0; PAGE_SLOTS * SLOT_BYTES].into_boxed_slice());
         let start = slot % PAGE_SLOTS * SLOT_BYTES;
@@ -157,12 +149,14 @@ impl Ring {
         rest[..extensions.len()].copy_from_slice(extensions);
     }
 
+    #[inline]
     pub(crate) fn get(&self, number: u64) -> Option<&Packet> {
         let packet = &self.packets[self.slot(number)];
         (packet.number == number).then_some(packet)
     }
 
     /// Payload and extension values of a stored packet.
+    #[inline]
     pub(crate) fn bytes(&self, packet: &Packet) -> (&[u8], &[u8]) {
         let slot = self.slot(packet.number);
         let Some(page) = &self.pages[slot / PAGE_SLOTS] else {
@@ -170,10 +164,7 @@ impl Ring {
         };
         let start = slot % PAGE_SLOTS * SLOT_BYTES;
         let end = start + usize::from(packet.payload_len);
-        (
-            &page[start..end],
-            &page[end..end + usize::from(packet.extensions_len)],
-        )
+        (&page[start..end], &page[end..end + usize::from(packet.extensions_len)])
     }
 
     /// Forgets all packets and keeps the memory.
@@ -190,10 +181,7 @@ mod tests {
     use super::*;
 
     fn packet(number: u64) -> Packet {
-        Packet {
-            number,
-            ..Ring::new(32).packets[0]
-        }
+        Packet { number, ..Ring::new(32).packets[0] }
     }
 
     #[test]

@@ -61,16 +61,9 @@ impl Shape {
             PictureForm::Short => 1,
             PictureForm::Long => 2,
         };
-        let picture_end = if picture_len == 0 {
-            0
-        } else {
-            usize::from(self.picture_at) + picture_len
-        };
-        let tl0_end = if self.tl0_at == 0 {
-            0
-        } else {
-            usize::from(self.tl0_at) + 1
-        };
+        let picture_end =
+            if picture_len == 0 { 0 } else { usize::from(self.picture_at) + picture_len };
+        let tl0_end = if self.tl0_at == 0 { 0 } else { usize::from(self.tl0_at) + 1 };
         picture_end.max(tl0_end)
     }
 
@@ -108,10 +101,7 @@ impl ShapeReader {
         descriptor: Option<&[u8]>,
     ) -> Result<Shape, DescriptorError> {
         match codec {
-            Codec::Opus => Ok(Shape {
-                keyframe_start: true,
-                ..Shape::default()
-            }),
+            Codec::Opus => Ok(Shape { keyframe_start: true, ..Shape::default() }),
             Codec::Vp8 => read_vp8(payload),
             Codec::Vp9 => read_vp9(payload),
             Codec::H264 => Ok(self.read_h264(payload)),
@@ -134,10 +124,7 @@ impl ShapeReader {
         }
         self.parameter_sets_seen |= starts_parameters;
         let keyframe_start = starts_parameters || (starts_idr && !self.parameter_sets_seen);
-        Shape {
-            keyframe_start,
-            ..Shape::default()
-        }
+        Shape { keyframe_start, ..Shape::default() }
     }
 
     fn read_dependency(&mut self, value: &[u8]) -> Result<Shape, DescriptorError> {
@@ -205,11 +192,7 @@ fn read_vp8(payload: &[u8]) -> Result<Shape, DescriptorError> {
         ..Shape::default()
     };
     let end = place_counters(&mut shape, read.picture_id, 2);
-    shape.tl0_at = if read.tl0_picture_index.is_some() {
-        end
-    } else {
-        0
-    };
+    shape.tl0_at = if read.tl0_picture_index.is_some() { end } else { 0 };
     Ok(shape)
 }
 
@@ -229,11 +212,7 @@ fn read_vp9(payload: &[u8]) -> Result<Shape, DescriptorError> {
     };
     let end = place_counters(&mut shape, read.picture_id, 1);
     // The byte of layer indices is between the two.
-    shape.tl0_at = if read.tl0_picture_index.is_some() {
-        end + 1
-    } else {
-        0
-    };
+    shape.tl0_at = if read.tl0_picture_index.is_some() { end + 1 } else { 0 };
     Ok(shape)
 }
 
@@ -244,9 +223,7 @@ mod tests {
     #[test]
     fn counters_of_vp8_are_found_and_rewritten() {
         let payload = [0x90, 0xf0, 0x92, 0x67, 0x05, 0x67, 0x10, 0x02];
-        let shape = ShapeReader::default()
-            .read(Codec::Vp8, &payload, None)
-            .unwrap();
+        let shape = ShapeReader::default().read(Codec::Vp8, &payload, None).unwrap();
         assert!(shape.keyframe_start);
         assert_eq!((shape.reach_from, shape.reaches), (0, 1));
         assert_eq!((shape.temporal, shape.picture, shape.tl0), (1, 4711, 5));
@@ -258,13 +235,8 @@ mod tests {
     #[test]
     fn counters_of_vp9_are_found_and_rewritten() {
         let payload = [0xa8, 0x92, 0x34, 0x53, 0x09, 0xff];
-        let shape = ShapeReader::default()
-            .read(Codec::Vp9, &payload, None)
-            .unwrap();
-        assert_eq!(
-            (shape.spatial, shape.temporal, shape.picture),
-            (1, 2, 0x1234)
-        );
+        let shape = ShapeReader::default().read(Codec::Vp9, &payload, None).unwrap();
+        assert_eq!((shape.spatial, shape.temporal, shape.picture), (1, 2, 0x1234));
         let mut head = payload[..shape.head_len()].to_vec();
         shape.rewrite_head(&mut head, 2, 3);
         assert_eq!(head, [0xa8, 0x80, 0x02, 0x53, 3]);
@@ -276,24 +248,15 @@ mod tests {
         let idr = [0x65, 0x88];
         assert!(reader.read(Codec::H264, &idr, None).unwrap().keyframe_start);
         let sets = [0x78, 0, 2, 0x67, 0x42, 0, 1, 0x68];
-        assert!(
-            reader
-                .read(Codec::H264, &sets, None)
-                .unwrap()
-                .keyframe_start
-        );
+        assert!(reader.read(Codec::H264, &sets, None).unwrap().keyframe_start);
         assert!(!reader.read(Codec::H264, &idr, None).unwrap().keyframe_start);
     }
 
     #[test]
     fn a_dependency_descriptor_of_a_lost_structure_still_has_a_frame_number() {
-        let shape = ShapeReader::default()
-            .read(Codec::Av1, &[0, 0], Some(&[0x81, 0x12, 0x34]))
-            .unwrap();
-        assert_eq!(
-            (shape.picture_form, shape.picture),
-            (PictureForm::FrameNumber, 0x1234)
-        );
+        let shape =
+            ShapeReader::default().read(Codec::Av1, &[0, 0], Some(&[0x81, 0x12, 0x34])).unwrap();
+        assert_eq!((shape.picture_form, shape.picture), (PictureForm::FrameNumber, 0x1234));
         assert!(!shape.keyframe_start);
     }
 }

@@ -258,19 +258,13 @@ impl Stream {
         let shape = if incoming.payload.is_empty() {
             Shape::default()
         } else {
-            let read = self
-                .reader
-                .read(incoming.codec, incoming.payload, incoming.dependency);
+            let read = self.reader.read(incoming.codec, incoming.payload, incoming.dependency);
             read.unwrap_or_else(|_| {
                 stats.drops.unreadable_descriptor += 1;
                 Shape::default()
             })
         };
-        let kind = if incoming.payload.is_empty() {
-            PacketKind::Filler
-        } else {
-            PacketKind::Media
-        };
+        let kind = if incoming.payload.is_empty() { PacketKind::Filler } else { PacketKind::Media };
         let packet = Packet {
             number,
             arrival: incoming.now,
@@ -316,15 +310,15 @@ impl Stream {
         });
     }
 
+    #[inline]
     pub(crate) fn packet(&self, number: u64) -> Option<&Packet> {
         self.ring.as_ref()?.get(number)
     }
 
     /// Payload and packed extension values of a packet of the ring.
+    #[inline]
     pub(crate) fn bytes(&self, packet: &Packet) -> (&[u8], &[u8]) {
-        self.ring
-            .as_ref()
-            .map_or((&[], &[]), |ring| ring.bytes(packet))
+        self.ring.as_ref().map_or((&[], &[]), |ring| ring.bytes(packet))
     }
 
     /// The newest packet's number.

@@ -71,10 +71,7 @@ impl Track {
         let mut track = Self {
             key,
             link,
-            publication: Publication {
-                encodings: Vec::new(),
-                ..publication.clone()
-            },
+            publication: Publication { encodings: Vec::new(), ..publication.clone() },
             payload_types: Box::new([None; 128]),
             streams: Vec::new(),
             deliveries: Vec::new(),
@@ -129,21 +126,9 @@ impl Track {
         self.payload_types.fill(None);
         for (index, mapping) in publication.codecs.iter().enumerate() {
             let codec = index as u8;
-            self.map_payload_type(
-                mapping.payload_type,
-                PayloadType {
-                    codec,
-                    repeat: false,
-                },
-            );
+            self.map_payload_type(mapping.payload_type, PayloadType { codec, repeat: false });
             if let Some(rtx) = mapping.rtx_payload_type {
-                self.map_payload_type(
-                    rtx,
-                    PayloadType {
-                        codec,
-                        repeat: true,
-                    },
-                );
+                self.map_payload_type(rtx, PayloadType { codec, repeat: true });
             }
         }
         self.publication = publication;
@@ -162,10 +147,7 @@ impl Track {
     }
 
     pub(crate) fn payload_type(&self, number: u8) -> Option<PayloadType> {
-        self.payload_types
-            .get(usize::from(number))
-            .copied()
-            .flatten()
+        self.payload_types.get(usize::from(number)).copied().flatten()
     }
 
     /// The encoding of a packet with this RID, or without one.
@@ -193,19 +175,10 @@ impl Track {
             return None;
         };
         if self.is_scalable() {
-            return Some(Want {
-                encoding: 0,
-                layers: Layers { spatial, temporal },
-            });
+            return Some(Want { encoding: 0, layers: Layers { spatial, temporal } });
         }
-        let layers = Layers {
-            spatial: u8::MAX,
-            temporal,
-        };
-        Some(Want {
-            encoding: self.encoding_up_to(spatial),
-            layers,
-        })
+        let layers = Layers { spatial: u8::MAX, temporal };
+        Some(Want { encoding: self.encoding_up_to(spatial), layers })
     }
 
     /// The highest encoding that arrives and is not above the wanted one; else the
@@ -215,10 +188,7 @@ impl Track {
         let alive = |index: &usize| self.alive >> index & 1 == 1;
         let allowed = |index: &usize| encodings[*index].spatial <= spatial;
         let all = 0..encodings.len();
-        let best = all
-            .clone()
-            .rev()
-            .find(|index| alive(index) && allowed(index));
+        let best = all.clone().rev().find(|index| alive(index) && allowed(index));
         let lowest = || all.clone().find(alive);
         let wanted = || all.clone().rev().find(allowed);
         best.or_else(lowest).or_else(wanted).unwrap_or(0) as u8
@@ -231,9 +201,7 @@ impl Track {
             return spatial.min(highest);
         }
         let encodings = &self.publication.encodings;
-        encodings
-            .get(usize::from(encoding))
-            .map_or(0, |encoding| encoding.spatial)
+        encodings.get(usize::from(encoding)).map_or(0, |encoding| encoding.spatial)
     }
 
     /// Looks which encodings arrive. `true` if that changed.
@@ -250,9 +218,6 @@ impl Track {
 
     /// Something arrived since a time.
     pub(crate) fn arrived_since(&self, since: Micros) -> bool {
-        self.streams
-            .iter()
-            .filter_map(Stream::last_arrival)
-            .any(|at| at >= since)
+        self.streams.iter().filter_map(Stream::last_arrival).any(|at| at >= since)
     }
 }

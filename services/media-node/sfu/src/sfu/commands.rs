@@ -109,9 +109,7 @@ impl Sfu {
             return Err(SfuError::Full { what: "tracks" });
         }
         if self.links[link as usize].tracks.len() >= self.limits.tracks_per_transport {
-            return Err(SfuError::Full {
-                what: "tracks of a transport",
-            });
+            return Err(SfuError::Full { what: "tracks of a transport" });
         }
         let index = self.tracks.insert(Track::new(key, link, publication)) as u32;
         self.track_index.insert(key, index);
@@ -127,15 +125,7 @@ impl Sfu {
             let encoding = position as u8;
             for (ssrc, repeat) in [(declared.ssrc, false), (declared.rtx_ssrc, true)] {
                 if let Some(ssrc) = ssrc {
-                    self.bind(
-                        link,
-                        Source {
-                            ssrc,
-                            track: index,
-                            encoding,
-                            repeat,
-                        },
-                    );
+                    self.bind(link, Source { ssrc, track: index, encoding, repeat });
                 }
             }
         }
@@ -147,11 +137,7 @@ impl Sfu {
             return false;
         }
         let stream = &mut self.tracks[source.track as usize].streams[usize::from(source.encoding)];
-        let slot = if source.repeat {
-            &mut stream.rtx_ssrc
-        } else {
-            &mut stream.ssrc
-        };
+        let slot = if source.repeat { &mut stream.rtx_ssrc } else { &mut stream.ssrc };
         let before = slot.replace(source.ssrc);
         if let Some(before) = before
             && before != source.ssrc
@@ -201,11 +187,7 @@ impl Sfu {
         }
         if let Some(level) = silence {
             let (level, active) = (level.level, level.active);
-            self.tell(SfuEvent::SpeakerLevel {
-                track: key,
-                level,
-                active,
-            });
+            self.tell(SfuEvent::SpeakerLevel { track: key, level, active });
         }
         if !muted {
             self.unsettle(now, index);
@@ -220,10 +202,7 @@ impl Sfu {
         negotiated: Subscription,
     ) -> Result<(), SfuError> {
         let link = self.link_of(transport)?;
-        let track = *self
-            .track_index
-            .get(&track_key)
-            .ok_or(SfuError::UnknownTrack(track_key))?;
+        let track = *self.track_index.get(&track_key).ok_or(SfuError::UnknownTrack(track_key))?;
         if negotiated.codecs.len() > CODECS_MAX || negotiated.mid.len() > 255 {
             return Err(SfuError::Shape);
         }
@@ -236,17 +215,9 @@ impl Sfu {
         let negotiated = &self.deliveries[index as usize].negotiated;
         let (ssrc, rtx_ssrc) = (negotiated.ssrc, negotiated.rtx_ssrc);
         let link = &mut self.links[link as usize];
-        link.add_sink(Sink {
-            ssrc,
-            delivery: index,
-            repeat: false,
-        });
+        link.add_sink(Sink { ssrc, delivery: index, repeat: false });
         if let Some(ssrc) = rtx_ssrc {
-            link.add_sink(Sink {
-                ssrc,
-                delivery: index,
-                repeat: true,
-            });
+            link.add_sink(Sink { ssrc, delivery: index, repeat: true });
         }
         self.aim(index);
         self.unsettle(now, track);
@@ -269,10 +240,7 @@ impl Sfu {
             return Err(SfuError::SsrcInUse { transport, ssrc });
         }
         if negotiated.rtx_ssrc == Some(negotiated.ssrc) {
-            return Err(SfuError::SsrcInUse {
-                transport,
-                ssrc: negotiated.ssrc,
-            });
+            return Err(SfuError::SsrcInUse { transport, ssrc: negotiated.ssrc });
         }
         Ok(())
     }
@@ -299,26 +267,16 @@ impl Sfu {
         negotiated: Subscription,
     ) -> Result<u32, SfuError> {
         if self.deliveries.len() >= self.limits.subscriptions {
-            return Err(SfuError::Full {
-                what: "subscriptions",
-            });
+            return Err(SfuError::Full { what: "subscriptions" });
         }
         let of_link = self.links[link as usize].deliveries.len();
         if of_link >= self.limits.subscriptions_per_transport {
-            return Err(SfuError::Full {
-                what: "subscriptions of a transport",
-            });
+            return Err(SfuError::Full { what: "subscriptions of a transport" });
         }
         let publication = &self.tracks[track as usize].publication;
         let (kind, codecs) = (publication.kind, &publication.codecs);
-        let delivery = Delivery::new(
-            key,
-            (track, link),
-            kind,
-            negotiated,
-            codecs,
-            &mut self.random,
-        );
+        let delivery =
+            Delivery::new(key, (track, link), kind, negotiated, codecs, &mut self.random);
         let index = self.deliveries.insert(delivery) as u32;
         self.delivery_index.insert(key, index);
         self.tracks[track as usize].deliveries.push(index);
@@ -336,9 +294,7 @@ impl Sfu {
         let delivery = self.deliveries.remove(index as usize);
         self.delivery_index.remove(&delivery.key);
         self.links[delivery.link as usize].forget_delivery(index);
-        self.tracks[delivery.track as usize]
-            .deliveries
-            .retain(|other| *other != index);
+        self.tracks[delivery.track as usize].deliveries.retain(|other| *other != index);
         self.wanted.retain(|wanted| wanted.delivery != index);
     }
 
@@ -348,10 +304,7 @@ impl Sfu {
         key: SubscriptionKey,
         target: SubscriptionTarget,
     ) -> Result<(), SfuError> {
-        let index = *self
-            .delivery_index
-            .get(&key)
-            .ok_or(SfuError::UnknownSubscription(key))?;
+        let index = *self.delivery_index.get(&key).ok_or(SfuError::UnknownSubscription(key))?;
         let delivery = &mut self.deliveries[index as usize];
         if std::mem::replace(&mut delivery.target, target) == target {
             return Ok(());
@@ -400,9 +353,6 @@ impl Sfu {
     }
 
     fn link_of(&self, key: TransportKey) -> Result<u32, SfuError> {
-        self.link_index
-            .get(&key)
-            .copied()
-            .ok_or(SfuError::UnknownTransport(key))
+        self.link_index.get(&key).copied().ok_or(SfuError::UnknownTransport(key))
     }
 }

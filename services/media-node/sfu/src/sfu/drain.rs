@@ -31,8 +31,7 @@ const FIRST_SENDER_REPORT: Micros = Micros::from_millis(100);
 
 impl Sfu {
     pub(super) fn hand_out(&mut self, now: Micros, egress: &mut impl Egress) {
-        self.writer
-            .set_send_time(AbsSendTime::from_duration(now.to_duration()).to_bytes());
+        self.writer.set_send_time(AbsSendTime::from_duration(now.to_duration()).to_bytes());
         let mut queued = std::mem::take(&mut self.queued);
         for index in queued.drain(..) {
             self.forward_track(now, index, egress);
@@ -67,10 +66,7 @@ impl Sfu {
             if !link.connected || track.muted || delivery.is_paused() {
                 continue;
             }
-            if track
-                .codec_index
-                .is_some_and(|index| !delivery.takes(index))
-            {
+            if track.codec_index.is_some_and(|index| !delivery.takes(index)) {
                 self.stats.drops.unsupported_codec += pending.len() as u64;
                 delivery.forwarder.stop();
                 continue;
@@ -125,24 +121,15 @@ impl Sfu {
         if before != Some(spatial) {
             let subscription = delivery.key;
             self.stats.layer_switches += u64::from(before.is_some());
-            self.tell(SfuEvent::LayerForwarded {
-                subscription,
-                spatial,
-            });
+            self.tell(SfuEvent::LayerForwarded { subscription, spatial });
         }
     }
 
     fn begin_reporting(&mut self, now: Micros, index: u32) {
         let link = &mut self.links[index as usize];
         link.sender_reports_armed = true;
-        let reference = LinkRef {
-            index,
-            key: link.key,
-        };
-        self.wheel.arm(
-            now.plus(FIRST_SENDER_REPORT),
-            Timer::SenderReports(reference),
-        );
+        let reference = LinkRef { index, key: link.key };
+        self.wheel.arm(now.plus(FIRST_SENDER_REPORT), Timer::SenderReports(reference));
         self.arm_quality(now, index);
     }
 
@@ -157,14 +144,11 @@ impl Sfu {
                 continue;
             }
             let track = &self.tracks[delivery.track as usize];
-            let found = delivery
-                .forwarder
-                .origin(sequence)
-                .and_then(|(line, number)| {
-                    let stream = track.streams.get(usize::from(line.encoding))?;
-                    let packet = stream.packet(number)?;
-                    (packet.epoch == line.epoch).then_some((line, stream, packet))
-                });
+            let found = delivery.forwarder.origin(sequence).and_then(|(line, number)| {
+                let stream = track.streams.get(usize::from(line.encoding))?;
+                let packet = stream.packet(number)?;
+                (packet.epoch == line.epoch).then_some((line, stream, packet))
+            });
             let Some((line, stream, packet)) = found else {
                 self.stats.drops.retransmission_gone += 1;
                 continue;
@@ -210,11 +194,7 @@ impl Sfu {
 
 fn stored<'a>(stream: &'a Stream, packet: &'a Packet) -> Stored<'a> {
     let (payload, extensions) = stream.bytes(packet);
-    Stored {
-        packet,
-        payload,
-        extensions,
-    }
+    Stored { packet, payload, extensions }
 }
 
 fn forward_to<E: Egress>(
@@ -233,9 +213,7 @@ fn forward_to<E: Egress>(
         let Some(packet) = stream.packet(pending.number) else {
             continue;
         };
-        let verdict = delivery
-            .forwarder
-            .take(pending.encoding, packet, &track.streams);
+        let verdict = delivery.forwarder.take(pending.encoding, packet, &track.streams);
         if verdict != Verdict::Skip {
             outlet.send(delivery, stored(stream, packet), verdict);
         }
@@ -260,12 +238,7 @@ fn start_with_keyframe<E: Egress>(
     };
     let following = pictures_after(stream, group.start, newest.number);
     outlet.stats.keyframes_replayed += u64::from(following > 0);
-    let start = Replay {
-        encoding,
-        first,
-        newest,
-        following,
-    };
+    let start = Replay { encoding, first, newest, following };
     let verdict = delivery.forwarder.replay_start(&start, &track.streams);
     outlet.send(delivery, stored(stream, first), verdict);
     for number in group.start + 1..=newest.number {

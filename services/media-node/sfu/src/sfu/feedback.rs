@@ -30,22 +30,17 @@ impl Sfu {
             match packet {
                 RtcpPacket::SenderReport(report) => {
                     self.note_sender_report(now, link, &report.info);
-                    report
-                        .blocks()
-                        .for_each(|block| self.note_report(now, link, &block));
+                    report.blocks().for_each(|block| self.note_report(now, link, &block));
                 }
                 RtcpPacket::ReceiverReport(report) => {
-                    report
-                        .blocks()
-                        .for_each(|block| self.note_report(now, link, &block));
+                    report.blocks().for_each(|block| self.note_report(now, link, &block));
                 }
                 RtcpPacket::Nack(nack) => self.note_nack(link, &nack),
                 RtcpPacket::PictureLossIndication(pli) => {
                     self.note_picture_loss(link, pli.media_ssrc);
                 }
                 RtcpPacket::FullIntraRequest(fir) => {
-                    fir.entries()
-                        .for_each(|entry| self.note_picture_loss(link, entry.ssrc));
+                    fir.entries().for_each(|entry| self.note_picture_loss(link, entry.ssrc));
                 }
                 // Descriptions name what SDP named already; a goodbye ends nothing that
                 // signalling does not end; estimates are for bandwidth allocation.
@@ -104,9 +99,7 @@ impl Sfu {
             link.heard.expected += u64::from(expected);
             link.heard.lost += u64::from(lost.clamp(0, expected.cast_signed()).cast_unsigned());
             let track = &self.tracks[delivery.track as usize];
-            let rate = track
-                .codec
-                .map_or(90_000, |codec| u64::from(codec.clock_rate()));
+            let rate = track.codec.map_or(90_000, |codec| u64::from(codec.clock_rate()));
             let jitter = Micros(u64::from(block.jitter) * 1_000_000 / rate);
             link.heard.jitter = link.heard.jitter.max(jitter);
         }
@@ -123,10 +116,7 @@ impl Sfu {
                 self.stats.drops.feedback_flood += 1;
                 continue;
             }
-            self.wanted.push(Wanted {
-                delivery: sink.delivery,
-                sequence,
-            });
+            self.wanted.push(Wanted { delivery: sink.delivery, sequence });
         }
     }
 

@@ -43,18 +43,14 @@ impl Sfu {
 
     fn note_arrival(&mut self, now: Micros, index: u32, sequence: u16) {
         let link = &mut self.links[index as usize];
-        let reference = LinkRef {
-            index,
-            key: link.key,
-        };
+        let reference = LinkRef { index, key: link.key };
         let urgent = link.arrivals.note(now, sequence);
         if urgent && !link.feedback_queued {
             link.feedback_queued = true;
             self.due.push(Timer::Feedback(reference));
         } else if !link.feedback_armed {
             link.feedback_armed = true;
-            self.wheel
-                .arm(now.plus(FEEDBACK_INTERVAL), Timer::Feedback(reference));
+            self.wheel.arm(now.plus(FEEDBACK_INTERVAL), Timer::Feedback(reference));
         }
     }
 
@@ -63,15 +59,9 @@ impl Sfu {
         link.active = true;
         if !link.reports_armed {
             link.reports_armed = true;
-            let reference = LinkRef {
-                index,
-                key: link.key,
-            };
+            let reference = LinkRef { index, key: link.key };
             // The first one soon: until it comes, libwebrtc repeats MID and RID.
-            self.wheel.arm(
-                now.plus(Micros(REPORT_INTERVAL.0 / 4)),
-                Timer::Reports(reference),
-            );
+            self.wheel.arm(now.plus(Micros(REPORT_INTERVAL.0 / 4)), Timer::Reports(reference));
         }
         self.arm_quality(now, index);
     }
@@ -87,21 +77,12 @@ impl Sfu {
             self.stats.drops.unknown_payload_type += 1;
             return None;
         };
-        let rid = if meaning.repeat {
-            seen.repaired_rid.or(seen.rid)
-        } else {
-            seen.rid
-        };
+        let rid = if meaning.repeat { seen.repaired_rid.or(seen.rid) } else { seen.rid };
         let Some(encoding) = self.tracks[track as usize].encoding_of(rid) else {
             self.stats.drops.unknown_stream += 1;
             return None;
         };
-        let source = Source {
-            ssrc: view.ssrc(),
-            track,
-            encoding,
-            repeat: meaning.repeat,
-        };
+        let source = Source { ssrc: view.ssrc(), track, encoding, repeat: meaning.repeat };
         if !self.bind(link, source) {
             self.stats.drops.too_many_streams += 1;
             return None;
@@ -118,9 +99,8 @@ impl Sfu {
                 .find(|index| track_at(index).publication.mid.as_bytes() == mid)
                 .copied();
         }
-        let mut takers = tracks
-            .iter()
-            .filter(|index| track_at(index).payload_type(payload_type).is_some());
+        let mut takers =
+            tracks.iter().filter(|index| track_at(index).payload_type(payload_type).is_some());
         let only = takers.next().copied();
         only.filter(|_| takers.next().is_none())
     }
@@ -135,11 +115,7 @@ impl Sfu {
     ) {
         let track = &mut self.tracks[source.track as usize];
         let meaning = track.payload_type(view.payload_type());
-        let Some(PayloadType {
-            codec: codec_index,
-            repeat,
-        }) = meaning
-        else {
+        let Some(PayloadType { codec: codec_index, repeat }) = meaning else {
             self.stats.drops.unknown_payload_type += 1;
             return;
         };
@@ -203,10 +179,7 @@ impl Sfu {
             self.stats.drops.batch_full += 1;
             return;
         }
-        track.pending.push(Pending {
-            number,
-            encoding: source.encoding,
-        });
+        track.pending.push(Pending { number, encoding: source.encoding });
         self.queue(source.track);
     }
 
@@ -229,11 +202,7 @@ impl Sfu {
         track.codec_index = Some(index);
         if news {
             let (track, encodings_seen) = (track.key, track.seen);
-            self.tell(SfuEvent::TrackStarted {
-                track,
-                codec,
-                encodings_seen,
-            });
+            self.tell(SfuEvent::TrackStarted { track, codec, encodings_seen });
         }
         self.aim_track(source.track);
         self.queue(source.track);
@@ -245,9 +214,7 @@ impl Sfu {
             return;
         }
         let Some(level) = level else { return };
-        track
-            .meter
-            .observe(timestamp, level, Codec::Opus.clock_rate());
+        track.meter.observe(timestamp, level, Codec::Opus.clock_rate());
         if !track.meter.is_quiet() {
             self.arm_speakers(now, index);
         }
@@ -257,9 +224,5 @@ impl Sfu {
 /// Sequence number and payload as the publisher sent them first. `None` if there is
 /// nothing of it: RTX that only probes for bandwidth.
 fn original<'a>(view: &RtpView<'a>, repeat: bool) -> Option<(u16, &'a [u8])> {
-    if repeat {
-        rtx::parse(view.payload())
-    } else {
-        Some((view.sequence(), view.payload()))
-    }
+    if repeat { rtx::parse(view.payload()) } else { Some((view.sequence(), view.payload())) }
 }

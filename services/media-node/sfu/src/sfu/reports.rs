@@ -69,10 +69,7 @@ impl Sfu {
         let link = &mut self.links[reference.index as usize];
         // The timer goes on by itself; a call out of turn was asked for by a burst.
         let out_of_turn = std::mem::take(&mut link.feedback_queued);
-        let media_ssrc = self
-            .tracks_of(reference.index)
-            .find_map(first_ssrc)
-            .unwrap_or(0);
+        let media_ssrc = self.tracks_of(reference.index).find_map(first_ssrc).unwrap_or(0);
         for _ in 0..FEEDBACK_MESSAGES_MAX {
             let link = &mut self.links[reference.index as usize];
             let Some(base_sequence) = link.arrivals.base() else {
@@ -96,9 +93,7 @@ impl Sfu {
             };
             outbox.send(|writer| {
                 let _ = writer.receiver_report(head.sender_ssrc, &[]);
-                told = writer
-                    .transport_feedback(&head, link.arrivals.pending())
-                    .unwrap_or(0);
+                told = writer.transport_feedback(&head, link.arrivals.pending()).unwrap_or(0);
             });
             // One that cannot be told would be in the way for ever.
             link.arrivals.told(told.max(1));
@@ -110,16 +105,12 @@ impl Sfu {
         }
         if more && !link.feedback_armed {
             link.feedback_armed = true;
-            self.wheel
-                .arm(now.plus(FEEDBACK_INTERVAL), Timer::Feedback(reference));
+            self.wheel.arm(now.plus(FEEDBACK_INTERVAL), Timer::Feedback(reference));
         }
     }
 
     fn tracks_of(&self, link: u32) -> impl Iterator<Item = &Track> {
-        self.links[link as usize]
-            .tracks
-            .iter()
-            .map(|index| &self.tracks[*index as usize])
+        self.links[link as usize].tracks.iter().map(|index| &self.tracks[*index as usize])
     }
 
     /// Receiver report of all that a publisher sends, and REMB if it has no better
@@ -136,8 +127,7 @@ impl Sfu {
         if !active {
             return;
         }
-        self.wheel
-            .arm(now.plus(REPORT_INTERVAL), Timer::Reports(reference));
+        self.wheel.arm(now.plus(REPORT_INTERVAL), Timer::Reports(reference));
         let link = &self.links[reference.index as usize];
         if !link.connected {
             return;
@@ -162,12 +152,8 @@ impl Sfu {
                 blocks.push(block);
                 if blocks.is_full() {
                     let buffer = &mut self.compound;
-                    let mut outbox = Outbox {
-                        to,
-                        buffer,
-                        egress: &mut *egress,
-                        stats: &mut self.stats,
-                    };
+                    let mut outbox =
+                        Outbox { to, buffer, egress: &mut *egress, stats: &mut self.stats };
                     outbox.send(|writer| {
                         let _ = writer.receiver_report(local_ssrc, &blocks);
                     });
@@ -177,12 +163,7 @@ impl Sfu {
         }
         let remb = self.next_remb(reference.index, &video);
         let cname = std::str::from_utf8(&cname).unwrap_or_default();
-        let mut outbox = Outbox {
-            to,
-            buffer: &mut self.compound,
-            egress,
-            stats: &mut self.stats,
-        };
+        let mut outbox = Outbox { to, buffer: &mut self.compound, egress, stats: &mut self.stats };
         outbox.send(|writer| {
             let _ = writer.receiver_report(local_ssrc, &blocks);
             let _ = writer.cname(local_ssrc, cname);
@@ -200,11 +181,7 @@ impl Sfu {
             return None;
         }
         let link = &mut self.links[link as usize];
-        let before = if link.remb == 0 {
-            REMB_START
-        } else {
-            link.remb
-        };
+        let before = if link.remb == 0 { REMB_START } else { link.remb };
         let loss = u64::from(video.worst_loss);
         let next = match loss {
             0..=5 => before * 108 / 100,
@@ -238,22 +215,15 @@ impl Sfu {
                 stream.broken = false;
                 broken |= 1 << index;
             }
-            next = [next, stream.missing.next_due()]
-                .into_iter()
-                .flatten()
-                .min();
+            next = [next, stream.missing.next_due()].into_iter().flatten().min();
             let Some(media_ssrc) = stream.ssrc.filter(|_| connected) else {
                 continue;
             };
             if !requests.is_empty() {
                 self.stats.nacks_out += requests.len() as u64;
                 let buffer = &mut self.compound;
-                let mut outbox = Outbox {
-                    to,
-                    buffer,
-                    egress: &mut *egress,
-                    stats: &mut self.stats,
-                };
+                let mut outbox =
+                    Outbox { to, buffer, egress: &mut *egress, stats: &mut self.stats };
                 outbox.send(|writer| {
                     let _ = writer.receiver_report(local_ssrc, &[]);
                     let _ = writer.nack(local_ssrc, media_ssrc, requests.iter().copied());
@@ -273,12 +243,8 @@ impl Sfu {
         let track = &mut self.tracks[index as usize];
         if !track.nack_armed {
             track.nack_armed = true;
-            let reference = TrackRef {
-                index,
-                key: track.key,
-            };
-            self.wheel
-                .arm(now.plus(Micros::from_millis(5)), Timer::Nack(reference));
+            let reference = TrackRef { index, key: track.key };
+            self.wheel.arm(now.plus(Micros::from_millis(5)), Timer::Nack(reference));
         }
     }
 
@@ -295,10 +261,7 @@ impl Sfu {
         stream.gate.want();
         if !track.keyframe_armed {
             track.keyframe_armed = true;
-            let reference = TrackRef {
-                index,
-                key: track.key,
-            };
+            let reference = TrackRef { index, key: track.key };
             self.due.push(Timer::Keyframe(reference));
         }
     }
@@ -322,12 +285,8 @@ impl Sfu {
                 Some(Wish::Ask) => {
                     self.stats.keyframe_requests_out += 1;
                     let buffer = &mut self.compound;
-                    let mut outbox = Outbox {
-                        to,
-                        buffer,
-                        egress: &mut *egress,
-                        stats: &mut self.stats,
-                    };
+                    let mut outbox =
+                        Outbox { to, buffer, egress: &mut *egress, stats: &mut self.stats };
                     outbox.send(|writer| {
                         let _ = writer.receiver_report(local_ssrc, &[]);
                         let _ = writer.picture_loss_indication(local_ssrc, media_ssrc);
@@ -390,10 +349,7 @@ impl Sfu {
         let link = &mut self.links[reference.index as usize];
         link.sender_reports_armed = any;
         if any {
-            self.wheel.arm(
-                now.plus(SENDER_REPORT_INTERVAL),
-                Timer::SenderReports(reference),
-            );
+            self.wheel.arm(now.plus(SENDER_REPORT_INTERVAL), Timer::SenderReports(reference));
         }
     }
 }
@@ -406,10 +362,7 @@ fn timestamp_now(now: Micros, track: &Track, publisher: &Link, delivery: &Delive
         let (encoding, epoch, offset) = delivery.forwarder.clock_line()?;
         let stream = track.streams.get(usize::from(encoding))?;
         let clock = stream.clock.filter(|_| stream.epoch() == epoch)?;
-        let since = publisher
-            .publisher_clock(now)?
-            .wrapping_sub(clock.ntp_micros)
-            .cast_signed();
+        let since = publisher.publisher_clock(now)?.wrapping_sub(clock.ntp_micros).cast_signed();
         let units = i128::from(since) * i128::from(rate) / 1_000_000;
         Some(clock.rtp.wrapping_add(units as u32).wrapping_add(offset))
     };
@@ -422,16 +375,8 @@ fn first_ssrc(track: &Track) -> Option<u32> {
 
 /// Transport-wide feedback was negotiated for a track.
 fn has_feedback(track: &Track) -> bool {
-    track
-        .publication
-        .extensions
-        .get(HeaderExtension::TransportCc)
-        .is_some()
-        && track
-            .publication
-            .codecs
-            .iter()
-            .any(|codec| codec.transport_cc)
+    track.publication.extensions.get(HeaderExtension::TransportCc).is_some()
+        && track.publication.codecs.iter().any(|codec| codec.transport_cc)
 }
 
 fn report_block(now: Micros, stream: &mut Stream) -> Option<ReportBlock> {
@@ -448,9 +393,8 @@ fn report_block(now: Micros, stream: &mut Stream) -> Option<ReportBlock> {
         highest_sequence: loss.highest,
         jitter: loss.jitter,
         last_sender_report: clock.map_or(0, |clock| clock.compact),
-        delay_since_last_sender_report: clock.map_or(0, |clock| {
-            compact_from_duration(now.since(clock.arrival).to_duration())
-        }),
+        delay_since_last_sender_report: clock
+            .map_or(0, |clock| compact_from_duration(now.since(clock.arrival).to_duration())),
     })
 }
 

@@ -72,15 +72,11 @@ impl Sfu {
     }
 
     pub(super) fn is_link(&self, link: LinkRef) -> bool {
-        self.links
-            .get(link.index as usize)
-            .is_some_and(|found| found.key == link.key)
+        self.links.get(link.index as usize).is_some_and(|found| found.key == link.key)
     }
 
     pub(super) fn is_track(&self, track: TrackRef) -> bool {
-        self.tracks
-            .get(track.index as usize)
-            .is_some_and(|found| found.key == track.key)
+        self.tracks.get(track.index as usize).is_some_and(|found| found.key == track.key)
     }
 
     pub(super) fn arm_tick(&mut self, now: Micros, index: u32) {
@@ -92,10 +88,7 @@ impl Sfu {
         if !track.tick_armed {
             track.tick_armed = true;
             track.ticked = now;
-            let reference = TrackRef {
-                index,
-                key: track.key,
-            };
+            let reference = TrackRef { index, key: track.key };
             self.wheel.arm(now.plus(interval), Timer::Tick(reference));
         }
     }
@@ -112,11 +105,7 @@ impl Sfu {
         // A request may have got lost while nothing else is sent.
         let waits = track.unsettled && track.streams.iter().any(|stream| stream.ssrc.is_some());
         let video = track.kind() == MediaKind::Video;
-        let interval = if arrived {
-            TICK_INTERVAL
-        } else {
-            QUIET_TICK_INTERVAL
-        };
+        let interval = if arrived { TICK_INTERVAL } else { QUIET_TICK_INTERVAL };
         if track.unsettled {
             self.queue(reference.index);
         }
@@ -191,8 +180,7 @@ impl Sfu {
         let link = &mut self.links[reference.index as usize];
         link.quality_armed = any;
         if any {
-            self.wheel
-                .arm(now.plus(QUALITY_INTERVAL), Timer::LinkQuality(reference));
+            self.wheel.arm(now.plus(QUALITY_INTERVAL), Timer::LinkQuality(reference));
         }
     }
 
@@ -222,12 +210,8 @@ impl Sfu {
         if !link.quality_armed {
             link.quality_armed = true;
             link.heard = Heard::default();
-            let reference = LinkRef {
-                index,
-                key: link.key,
-            };
-            self.wheel
-                .arm(now.plus(QUALITY_INTERVAL), Timer::LinkQuality(reference));
+            let reference = LinkRef { index, key: link.key };
+            self.wheel.arm(now.plus(QUALITY_INTERVAL), Timer::LinkQuality(reference));
         }
     }
 
@@ -245,9 +229,5 @@ impl Sfu {
 }
 
 fn ratio(part: u64, whole: u64) -> f32 {
-    if whole == 0 {
-        0.0
-    } else {
-        (part.min(whole) as f64 / whole as f64) as f32
-    }
+    if whole == 0 { 0.0 } else { (part.min(whole) as f64 / whole as f64) as f32 }
 }

@@ -36,10 +36,7 @@ pub fn descriptor(
     frame_number: u16,
     structure: bool,
 ) -> Vec<u8> {
-    let mut bits = Bits {
-        bytes: Vec::new(),
-        len: 0,
-    };
+    let mut bits = Bits { bytes: Vec::new(), len: 0 };
     bits.push(u32::from(start), 1);
     bits.push(u32::from(end), 1);
     bits.push(u32::from(spatial * 2 + temporal), 6);

@@ -1,15 +1,8 @@
 //! A small world around the core: publishers that make packets, subscribers that check
 //! what they get, and time that moves only when it is told to.
 
-#![allow(
-    dead_code,
-    reason = "each test binary uses its own part of the harness"
-)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a harness may fail and say so"
-)]
+#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a harness may fail and say so")]
 
 pub mod av1;
 pub mod publisher;
@@ -55,15 +48,10 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a test needs some instant to count from"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
         let now = Instant::now();
-        let config = SfuConfig {
-            wall_clock: Duration::from_secs(1_800_000_000),
-            ..SfuConfig::default()
-        };
+        let config =
+            SfuConfig { wall_clock: Duration::from_secs(1_800_000_000), ..SfuConfig::default() };
         Self {
             sfu: Sfu::new(config, 7, now),
             now,
@@ -88,9 +76,7 @@ impl World {
         publication: &Publication,
     ) -> TrackKey {
         let track = TrackKey(track);
-        self.sfu
-            .publish(self.now, transport, track, publication.clone())
-            .unwrap();
+        self.sfu.publish(self.now, transport, track, publication.clone()).unwrap();
         track
     }
 
@@ -102,9 +88,7 @@ impl World {
         wanted: &Subscription,
     ) -> SubscriptionKey {
         let key = SubscriptionKey(key);
-        self.sfu
-            .subscribe(self.now, key, track, transport, wanted.clone())
-            .unwrap();
+        self.sfu.subscribe(self.now, key, track, transport, wanted.clone()).unwrap();
         key
     }
 
@@ -155,9 +139,7 @@ impl World {
 }
 
 fn take(list: &mut Vec<(TransportKey, Vec<u8>)>, to: TransportKey) -> Vec<Vec<u8>> {
-    let (taken, left) = std::mem::take(list)
-        .into_iter()
-        .partition(|(key, _)| *key == to);
+    let (taken, left) = std::mem::take(list).into_iter().partition(|(key, _)| *key == to);
     *list = left;
     let taken: Vec<_> = taken;
     taken.into_iter().map(|(_, bytes)| bytes).collect()
@@ -223,10 +205,7 @@ pub fn publication(codec: Codec, mid: &str, rids: &[&str]) -> Publication {
     let encodings = if rids.is_empty() {
         vec![encoding(0, None)]
     } else {
-        rids.iter()
-            .enumerate()
-            .map(|(index, rid)| encoding(index, Some(rid)))
-            .collect()
+        rids.iter().enumerate().map(|(index, rid)| encoding(index, Some(rid))).collect()
     };
     Publication {
         kind: codec.kind(),

@@ -24,16 +24,7 @@ impl Mark {
 
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let frame = self.frame.to_be_bytes();
-        [
-            0xaa,
-            self.encoding,
-            frame[0],
-            frame[1],
-            frame[2],
-            frame[3],
-            self.packet,
-            self.packets,
-        ]
+        [0xaa, self.encoding, frame[0], frame[1], frame[2], frame[3], self.packet, self.packets]
     }
 
     pub fn parse(bytes: &[u8]) -> Self {
@@ -59,31 +50,18 @@ pub struct Picture {
 
 impl Default for Picture {
     fn default() -> Self {
-        Self {
-            key: false,
-            packets: 3,
-            temporal: 0,
-            size: 100,
-        }
+        Self { key: false, packets: 3, temporal: 0, size: 100 }
     }
 }
 
 /// Keyframe of some packets.
 pub fn key(packets: u8) -> Picture {
-    Picture {
-        key: true,
-        packets,
-        ..Picture::default()
-    }
+    Picture { key: true, packets, ..Picture::default() }
 }
 
 /// Ordinary picture of some packets on a temporal layer.
 pub fn delta(packets: u8, temporal: u8) -> Picture {
-    Picture {
-        packets,
-        temporal,
-        ..Picture::default()
-    }
+    Picture { packets, temporal, ..Picture::default() }
 }
 
 /// One encoding of a publisher.
@@ -152,10 +130,7 @@ impl Encoder {
             Codec::Vp9 => self.vp9(picture),
             Codec::H264 => self.h264(picture),
             Codec::Av1 => self.av1(picture),
-            Codec::Opus => vec![Payload {
-                bytes: self.mark(0, 1, &[], 60),
-                ..Payload::default()
-            }],
+            Codec::Opus => vec![Payload { bytes: self.mark(0, 1, &[], 60), ..Payload::default() }],
         };
         let count = payloads.len();
         let packets = payloads
@@ -192,10 +167,7 @@ impl Encoder {
             extensions.push((self.ids.get(HeaderExtension::Mid).unwrap(), mid.as_bytes()));
         }
         if !rid.is_empty() {
-            extensions.push((
-                self.ids.get(HeaderExtension::RepairedRid).unwrap(),
-                rid.as_bytes(),
-            ));
+            extensions.push((self.ids.get(HeaderExtension::RepairedRid).unwrap(), rid.as_bytes()));
         }
         let dependency = self.ids.get(HeaderExtension::DependencyDescriptor).unwrap();
         if let Some(value) = view.extension(dependency) {
@@ -257,13 +229,7 @@ impl Encoder {
     fn mark(&self, packet: u8, packets: u8, head: &[u8], size: usize) -> Vec<u8> {
         let mut bytes = head.to_vec();
         bytes.extend(
-            Mark {
-                encoding: self.encoding,
-                frame: self.frame,
-                packet,
-                packets,
-            }
-            .to_bytes(),
+            Mark { encoding: self.encoding, frame: self.frame, packet, packets }.to_bytes(),
         );
         bytes.resize(bytes.len().max(size), 0x55);
         bytes
@@ -282,10 +248,7 @@ impl Encoder {
                 picture_id: Some(PictureId::Long(self.picture)),
                 tl0_picture_index: Some(self.tl0),
                 // Every second layer synchronises, as libvpx's patterns do.
-                temporal: Some(TemporalLayer {
-                    id: picture.temporal,
-                    sync: picture.temporal > 0,
-                }),
+                temporal: Some(TemporalLayer { id: picture.temporal, sync: picture.temporal > 0 }),
                 key_index: None,
                 len: 0,
             };
@@ -311,21 +274,11 @@ impl Encoder {
         let kind = if picture.key { 0x05 } else { 0x01 };
         for packet in 0..picture.packets {
             let start = if packet == 0 { 0x80 } else { 0 };
-            let end = if packet + 1 == picture.packets {
-                0x40
-            } else {
-                0
-            };
+            let end = if packet + 1 == picture.packets { 0x40 } else { 0 };
             let head = [0x7c, kind | start | end];
             payloads.push(self.mark(payloads.len() as u8, count, &head, picture.size));
         }
-        payloads
-            .into_iter()
-            .map(|bytes| Payload {
-                bytes,
-                ..Payload::default()
-            })
-            .collect()
+        payloads.into_iter().map(|bytes| Payload { bytes, ..Payload::default() }).collect()
     }
 
     /// Non-flexible mode; each spatial layer has `packets` packets.
@@ -346,10 +299,7 @@ impl Encoder {
                 let layers = picture.temporal << 5 | 0x10 | spatial << 1 | u8::from(spatial > 0);
                 let head = [first, id[0], id[1], layers, self.tl0];
                 let bytes = self.mark(payloads.len() as u8, total, &head, picture.size);
-                payloads.push(Payload {
-                    bytes,
-                    ..Payload::default()
-                });
+                payloads.push(Payload { bytes, ..Payload::default() });
             }
         }
         payloads

@@ -70,11 +70,8 @@ impl Receiver {
             return false;
         }
         let mapping = &self.negotiated.codecs[0];
-        let expected = if repeated {
-            mapping.rtx_payload_type.unwrap()
-        } else {
-            mapping.payload_type
-        };
+        let expected =
+            if repeated { mapping.rtx_payload_type.unwrap() } else { mapping.payload_type };
         assert_eq!(view.payload_type(), expected);
         let extensions = self.check_extensions(&view);
         let (sequence, payload) = if repeated {
@@ -107,8 +104,7 @@ impl Receiver {
             match extension {
                 HeaderExtension::Mid => assert_eq!(value, self.negotiated.mid.as_bytes()),
                 HeaderExtension::TransportCc => {
-                    self.transport_sequences
-                        .push(u16::from_be_bytes([value[0], value[1]]));
+                    self.transport_sequences.push(u16::from_be_bytes([value[0], value[1]]));
                 }
                 _ => list.push((extension, value.to_vec())),
             }
@@ -177,16 +173,12 @@ impl Receiver {
 
     /// Sequence numbers below the highest that did not come.
     pub fn missing(&self) -> Vec<u16> {
-        let (Some((first, _)), Some((last, _))) = (
-            self.packets.first_key_value(),
-            self.packets.last_key_value(),
-        ) else {
+        let (Some((first, _)), Some((last, _))) =
+            (self.packets.first_key_value(), self.packets.last_key_value())
+        else {
             return Vec::new();
         };
-        (*first..=*last)
-            .filter(|n| !self.packets.contains_key(n))
-            .map(|n| n as u16)
-            .collect()
+        (*first..=*last).filter(|n| !self.packets.contains_key(n)).map(|n| n as u16).collect()
     }
 
     pub fn packets(&self) -> impl Iterator<Item = &Received> {
@@ -204,11 +196,8 @@ impl Receiver {
 
     /// Encodings of the pictures that came, without repetition.
     pub fn encodings(&self) -> Vec<u8> {
-        let mut list: Vec<u8> = self
-            .packets()
-            .filter_map(|packet| packet.mark)
-            .map(|mark| mark.encoding)
-            .collect();
+        let mut list: Vec<u8> =
+            self.packets().filter_map(|packet| packet.mark).map(|mark| mark.encoding).collect();
         list.dedup();
         list
     }
@@ -222,9 +211,7 @@ impl Receiver {
     pub fn nack_for(&self, sequences: &[u16]) -> Vec<u8> {
         let mut buffer = vec![0; 1_400];
         let mut writer = CompoundWriter::new(&mut buffer);
-        writer
-            .nack(1, self.negotiated.ssrc, sequences.iter().copied().take(128))
-            .unwrap();
+        writer.nack(1, self.negotiated.ssrc, sequences.iter().copied().take(128)).unwrap();
         let len = writer.finish();
         buffer.truncate(len);
         buffer
@@ -233,9 +220,7 @@ impl Receiver {
     pub fn pli(&self) -> Vec<u8> {
         let mut buffer = vec![0; 64];
         let mut writer = CompoundWriter::new(&mut buffer);
-        writer
-            .picture_loss_indication(1, self.negotiated.ssrc)
-            .unwrap();
+        writer.picture_loss_indication(1, self.negotiated.ssrc).unwrap();
         let len = writer.finish();
         buffer.truncate(len);
         buffer
@@ -245,15 +230,8 @@ impl Receiver {
     /// goes back and moves only between pictures, pictures are whole and in order, and
     /// their counters have no gap.
     pub fn check(&self) {
-        assert_eq!(
-            self.missing(),
-            Vec::<u16>::new(),
-            "sequence numbers are missing"
-        );
-        let media: Vec<&Received> = self
-            .packets()
-            .filter(|packet| packet.mark.is_some())
-            .collect();
+        assert_eq!(self.missing(), Vec::<u16>::new(), "sequence numbers are missing");
+        let media: Vec<&Received> = self.packets().filter(|packet| packet.mark.is_some()).collect();
         for pair in media.windows(2) {
             let (before, after) = (pair[0], pair[1]);
             let (a, b) = (before.mark.unwrap(), after.mark.unwrap());
@@ -294,18 +272,11 @@ impl Receiver {
     fn check_transport_sequences(&self) {
         let mut sorted: Vec<u64> = Vec::new();
         let mut unwrapper = SequenceUnwrapper::new();
-        sorted.extend(
-            self.transport_sequences
-                .iter()
-                .map(|n| unwrapper.unwrap(*n)),
-        );
+        sorted.extend(self.transport_sequences.iter().map(|n| unwrapper.unwrap(*n)));
         let count = sorted.len();
         sorted.sort_unstable();
         sorted.dedup();
         // A packet that is repeated to the byte repeats its number, too.
-        assert!(
-            count - sorted.len() <= self.repeated,
-            "a transport-wide number was used twice"
-        );
+        assert!(count - sorted.len() <= self.repeated, "a transport-wide number was used twice");
     }
 }

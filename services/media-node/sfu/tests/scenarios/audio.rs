@@ -74,15 +74,9 @@ fn audio_goes_on_without_a_gap_after_mute_and_pause() {
         world.sfu.set_muted(world.now, track, false);
         talk(&mut world, &mut encoder, 1_000, 20);
         let paused = SubscriptionTarget::Paused;
-        world
-            .sfu
-            .set_target(world.now, subscription, paused)
-            .unwrap();
+        world.sfu.set_target(world.now, subscription, paused).unwrap();
         talk(&mut world, &mut encoder, 1_000, 20);
-        world
-            .sfu
-            .set_target(world.now, subscription, SubscriptionTarget::BEST)
-            .unwrap();
+        world.sfu.set_target(world.now, subscription, SubscriptionTarget::BEST).unwrap();
     }
     receiver.take_all(world.take_rtp(subscriber));
     assert_eq!(receiver.missing(), Vec::<u16>::new());

@@ -55,11 +55,7 @@ fn mid_and_rid_are_needed_only_at_first() {
     (high.mid, high.rid) = (None, None);
     world.batch(publisher, &high.picture(delta(2, 0), 3_000));
     assert_eq!(world.take_rtp(subscriber).len(), 5);
-    let started = SfuEvent::TrackStarted {
-        track,
-        codec: Codec::Vp8,
-        encodings_seen: 0b10,
-    };
+    let started = SfuEvent::TrackStarted { track, codec: Codec::Vp8, encodings_seen: 0b10 };
     assert!(world.events.contains(&started));
 }
 
@@ -76,10 +72,7 @@ fn nothing_of_the_publishers_header_reaches_the_subscriber_but_what_travels_on()
     let mut receiver = Receiver::new(&wanted);
     receiver.take_all(world.take_rtp(subscriber));
     let packet = receiver.packets().next().unwrap();
-    assert_eq!(
-        packet.extensions[1],
-        (HeaderExtension::AudioLevel, vec![0x80 | 33])
-    );
+    assert_eq!(packet.extensions[1], (HeaderExtension::AudioLevel, vec![0x80 | 33]));
     assert_eq!(packet.extensions[0].0, HeaderExtension::AbsSendTime);
     assert_eq!(packet.extensions.len(), 2);
     assert_eq!(packet.payload.len(), 60);
@@ -151,10 +144,7 @@ fn renegotiation_keeps_a_running_stream() {
     published.codecs.push(mapping(Codec::H264, 98));
     world.publish(publisher, 1, &published);
     wanted.extensions.set(HeaderExtension::PlayoutDelay, 0);
-    world
-        .sfu
-        .subscribe(world.now, key_, track, subscriber, wanted.clone())
-        .unwrap();
+    world.sfu.subscribe(world.now, key_, track, subscriber, wanted.clone()).unwrap();
     for _ in 0..20 {
         world.pass(33);
         world.batch(publisher, &encoder.picture(delta(2, 0), 3_000));
@@ -175,21 +165,12 @@ fn commands_that_make_no_sense_are_refused() {
     let subscription = world.subscribe(1, track, subscriber, &wanted);
     let now = world.now;
     let sfu = &mut world.sfu;
-    assert_eq!(
-        sfu.add_transport(publisher),
-        Err(SfuError::TransportExists(publisher))
-    );
+    assert_eq!(sfu.add_transport(publisher), Err(SfuError::TransportExists(publisher)));
     let foreign = sfu.publish(now, subscriber, track, published.clone());
     assert_eq!(foreign, Err(SfuError::ForeignTrack(track)));
     let other = headwater_model::media::SubscriptionKey(2);
     let again = sfu.subscribe(now, other, track, subscriber, wanted.clone());
-    assert_eq!(
-        again,
-        Err(SfuError::SsrcInUse {
-            transport: subscriber,
-            ssrc: 5_000
-        })
-    );
+    assert_eq!(again, Err(SfuError::SsrcInUse { transport: subscriber, ssrc: 5_000 }));
     let moved = sfu.subscribe(now, subscription, track, publisher, wanted.clone());
     assert_eq!(moved, Err(SfuError::ForeignSubscription(subscription)));
     let gone = headwater_model::media::TrackKey(9);
@@ -197,10 +178,7 @@ fn commands_that_make_no_sense_are_refused() {
     assert_eq!(lost, Err(SfuError::UnknownTrack(gone)));
     let mut empty = published;
     empty.encodings.clear();
-    assert_eq!(
-        sfu.publish(now, publisher, gone, empty),
-        Err(SfuError::Shape)
-    );
+    assert_eq!(sfu.publish(now, publisher, gone, empty), Err(SfuError::Shape));
 }
 
 #[test]
@@ -278,10 +256,7 @@ fn what_was_sent_before_renegotiation_is_not_repeated_with_another_header() {
     world.drain();
     assert_eq!(world.take_rtp(subscriber), packets[2..]);
     wanted.mid = "renamed".to_owned();
-    world
-        .sfu
-        .subscribe(world.now, key_, track, subscriber, wanted.clone())
-        .unwrap();
+    world.sfu.subscribe(world.now, key_, track, subscriber, wanted.clone()).unwrap();
     world.pass(500);
     world.rtcp(subscriber, &receiver.nack_for(&[last]));
     world.drain();

@@ -11,12 +11,8 @@ const PUBLISHER: TransportKey = TransportKey(1);
 
 fn requests(world: &mut World) -> usize {
     let compounds = world.take_rtcp(PUBLISHER);
-    let packets = compounds
-        .iter()
-        .flat_map(|compound| Compound::new(compound));
-    packets
-        .filter(|packet| matches!(packet, Ok(RtcpPacket::PictureLossIndication(_))))
-        .count()
+    let packets = compounds.iter().flat_map(|compound| Compound::new(compound));
+    packets.filter(|packet| matches!(packet, Ok(RtcpPacket::PictureLossIndication(_)))).count()
 }
 
 fn stage() -> (World, Encoder, headwater_model::media::TrackKey) {
@@ -41,11 +37,7 @@ fn a_late_joiner_asks_for_a_keyframe_at_once() {
     world.drain();
     assert_eq!(requests(&mut world), 1);
     world.batch(PUBLISHER, &encoder.picture(delta(2, 0), 3_000));
-    assert_eq!(
-        world.take_rtp(subscriber).len(),
-        0,
-        "nothing that it cannot decode"
-    );
+    assert_eq!(world.take_rtp(subscriber).len(), 0, "nothing that it cannot decode");
     world.batch(PUBLISHER, &encoder.picture(key(4), 3_000));
     world.batch(PUBLISHER, &encoder.picture(delta(2, 0), 3_000));
     let mut receiver = Receiver::new(&wanted);
@@ -149,10 +141,7 @@ fn pause_and_mute_leave_no_gap() {
     for round in 0..6_u32 {
         let still = round % 3;
         match still {
-            1 => world
-                .sfu
-                .set_target(world.now, subscription, SubscriptionTarget::Paused)
-                .unwrap(),
+            1 => world.sfu.set_target(world.now, subscription, SubscriptionTarget::Paused).unwrap(),
             2 => world.sfu.set_muted(world.now, track, true),
             _ => {}
         }
@@ -166,10 +155,7 @@ fn pause_and_mute_leave_no_gap() {
         }
         receiver.take_all(world.take_rtp(subscriber));
         assert_eq!(receiver.len() == before, still != 0, "round {round}");
-        world
-            .sfu
-            .set_target(world.now, subscription, SubscriptionTarget::BEST)
-            .unwrap();
+        world.sfu.set_target(world.now, subscription, SubscriptionTarget::BEST).unwrap();
         world.sfu.set_muted(world.now, track, false);
         world.drain();
     }

@@ -32,21 +32,12 @@ impl Stage {
         let subscription = world.subscribe(1, track, SUBSCRIBER, &wanted);
         let mut encoder = Encoder::new(codec, 0).with_mid("0");
         encoder.spatial_layers = spatial_layers;
-        Self {
-            world,
-            encoder,
-            receiver: Receiver::new(&wanted),
-            subscription,
-            at: 0,
-        }
+        Self { world, encoder, receiver: Receiver::new(&wanted), subscription, at: 0 }
     }
 
     fn target(&mut self, spatial: u8, temporal: u8) {
         let target = SubscriptionTarget::UpTo { spatial, temporal };
-        self.world
-            .sfu
-            .set_target(self.world.now, self.subscription, target)
-            .unwrap();
+        self.world.sfu.set_target(self.world.now, self.subscription, target).unwrap();
     }
 
     /// The next picture of the pattern, a keyframe if it was asked for.
@@ -56,18 +47,10 @@ impl Stage {
         if asked {
             self.at = 0;
         }
-        let layers = if self.encoder.codec == Codec::Av1 {
-            2
-        } else {
-            3
-        };
+        let layers = if self.encoder.codec == Codec::Av1 { 2 } else { 3 };
         let temporal = PATTERN[self.at % 4].min(layers - 1);
         self.at += 1;
-        let picture = if asked || first {
-            key(3)
-        } else {
-            delta(2, temporal)
-        };
+        let picture = if asked || first { key(3) } else { delta(2, temporal) };
         self.encoder.picture(picture, 2_970)
     }
 
@@ -142,11 +125,7 @@ fn spatial_layers_follow_the_target(codec: Codec, layers: u8) {
         stage.pictures(60);
         assert_eq!(stage.top(4).0, spatial.min(layers - 1));
         // One end for each picture, and no layer above it.
-        let ends = stage
-            .receiver
-            .packets()
-            .filter(|packet| packet.marker)
-            .count();
+        let ends = stage.receiver.packets().filter(|packet| packet.marker).count();
         let pictures = stage.encoder.frame as usize;
         assert_eq!(ends, pictures);
     }
@@ -209,16 +188,9 @@ fn disorder_leaves_no_hole_while_layers_are_left_out() {
         stage.receiver.take_all(packets);
         assert_eq!(stage.receiver.missing(), Vec::<u16>::new(), "{codec}");
         // In order of our numbers, time does not go back.
-        let media: Vec<_> = stage
-            .receiver
-            .packets()
-            .filter(|p| p.mark.is_some())
-            .collect();
+        let media: Vec<_> = stage.receiver.packets().filter(|p| p.mark.is_some()).collect();
         for pair in media.windows(2) {
-            let step = pair[1]
-                .timestamp
-                .wrapping_sub(pair[0].timestamp)
-                .cast_signed();
+            let step = pair[1].timestamp.wrapping_sub(pair[0].timestamp).cast_signed();
             assert!(step >= 0, "{codec}: {:?} {:?}", pair[0], pair[1]);
         }
     }

@@ -47,9 +47,7 @@ impl Wire {
 
     fn arrived(&mut self, now: u64) -> Vec<Vec<u8>> {
         let later = self.packets.split_off(&(now + 1, 0));
-        std::mem::replace(&mut self.packets, later)
-            .into_values()
-            .collect()
+        std::mem::replace(&mut self.packets, later).into_values().collect()
     }
 }
 
@@ -68,12 +66,8 @@ fn loss_is_repaired(codec: Codec, rtx_down: bool) {
     world.subscribe(1, track, SUBSCRIBER, &wanted);
     let mut encoder = Encoder::new(codec, 0).with_mid("0");
     let mut receiver = Receiver::new(&wanted);
-    let (mut up, mut up_back, mut down, mut down_back) = (
-        Wire::default(),
-        Wire::default(),
-        Wire::default(),
-        Wire::default(),
-    );
+    let (mut up, mut up_back, mut down, mut down_back) =
+        (Wire::default(), Wire::default(), Wire::default(), Wire::default());
     const END: u64 = 60_000;
     for now in 0..END + 2_000 {
         let loss = if now < END { 5 } else { 0 };
@@ -120,10 +114,7 @@ fn loss_is_repaired(codec: Codec, rtx_down: bool) {
     let sent = END.div_ceil(33) as usize * 3 + 2;
     assert_eq!(receiver.len(), sent, "packets that were sent and that came");
     let stats = world.sfu.stats();
-    assert!(
-        stats.repaired > 100 && stats.retransmissions_out > 100,
-        "{stats:?}"
-    );
+    assert!(stats.repaired > 100 && stats.retransmissions_out > 100, "{stats:?}");
     assert_eq!(stats.lost, 0);
     // Each packet was lost with 5 %; asking twice as often as that would be a storm.
     assert!(stats.nacks_out < sent as u64 / 5, "{}", stats.nacks_out);
@@ -167,11 +158,7 @@ fn padding_is_invisible_even_when_it_comes_late() {
         }
         let mut now_late = Vec::new();
         for packet in batch {
-            if random.percent(10) {
-                now_late.push(packet)
-            } else {
-                world.rtp(PUBLISHER, &packet)
-            }
+            if random.percent(10) { now_late.push(packet) } else { world.rtp(PUBLISHER, &packet) }
         }
         for packet in late.drain(..) {
             world.rtp(PUBLISHER, &packet);
@@ -183,16 +170,10 @@ fn padding_is_invisible_even_when_it_comes_late() {
     world.batch(PUBLISHER, &late);
     receiver.take_all(world.take_rtp(SUBSCRIBER));
     assert_eq!(receiver.missing(), Vec::<u16>::new());
-    let seen = receiver
-        .packets()
-        .filter(|packet| packet.mark.is_some())
-        .count();
+    let seen = receiver.packets().filter(|packet| packet.mark.is_some()).count();
     assert_eq!(seen, media + 3);
     let padding = receiver.len() - seen;
-    assert!(
-        padding < 2_000,
-        "{padding} of about 9,500 paddings, the late ones, were passed on"
-    );
+    assert!(padding < 2_000, "{padding} of about 9,500 paddings, the late ones, were passed on");
     assert!(padding > 0);
 }
 
@@ -283,19 +264,10 @@ fn a_subscriber_that_asks_for_everything_all_the_time_gets_a_bounded_part() {
         }
     }
     assert!(media > 600 * 1_100);
-    assert!(
-        repeated < media / 2 + 160_000,
-        "{repeated} bytes repeated of {media}"
-    );
+    assert!(repeated < media / 2 + 160_000, "{repeated} bytes repeated of {media}");
     let drops = world.sfu.stats().drops;
-    assert!(
-        drops.feedback_flood > 0 && drops.retransmission_gone > 0,
-        "{drops:?}"
-    );
-    assert!(
-        drops.retransmission_budget > 0 && drops.retransmission_repeated > 0,
-        "{drops:?}"
-    );
+    assert!(drops.feedback_flood > 0 && drops.retransmission_gone > 0, "{drops:?}");
+    assert!(drops.retransmission_budget > 0 && drops.retransmission_repeated > 0, "{drops:?}");
 }
 
 #[test]
@@ -320,18 +292,12 @@ fn a_retransmission_has_its_own_numbers_and_the_original_inside() {
     world.drain();
     let repeated = world.take_rtp(SUBSCRIBER);
     assert_eq!(repeated.len(), 2);
-    let views: Vec<_> = repeated
-        .iter()
-        .map(|packet| RtpView::parse(packet).unwrap())
-        .collect();
+    let views: Vec<_> = repeated.iter().map(|packet| RtpView::parse(packet).unwrap()).collect();
     for view in &views {
         assert_eq!(view.ssrc(), 5_000 + 0x8000_0000);
         assert_eq!(view.payload_type(), 102);
         assert_eq!(view.timestamp(), original.timestamp());
-        assert_eq!(
-            rtx::parse(view.payload()),
-            Some((original.sequence(), original.payload()))
-        );
+        assert_eq!(rtx::parse(view.payload()), Some((original.sequence(), original.payload())));
     }
     assert_eq!(views[1].sequence(), views[0].sequence().wrapping_add(1));
     assert_eq!(world.sfu.stats().drops.retransmission_repeated, 1);

@@ -26,13 +26,8 @@ fn write(with: impl FnOnce(&mut CompoundWriter<'_>)) -> Vec<u8> {
 }
 
 fn sender_report(ssrc: u32, at: Duration, rtp_timestamp: u32) -> Vec<u8> {
-    let info = SenderInfo {
-        ssrc,
-        ntp: NtpTime::from_unix(at),
-        rtp_timestamp,
-        packets: 1,
-        bytes: 1,
-    };
+    let info =
+        SenderInfo { ssrc, ntp: NtpTime::from_unix(at), rtp_timestamp, packets: 1, bytes: 1 };
     write(|writer| writer.sender_report(&info, &[]).unwrap())
 }
 
@@ -46,10 +41,7 @@ fn a_publisher_hears_how_its_packets_arrive() {
     world.pass(500);
     world.take_rtcp(PUBLISHER);
     let at = Duration::from_secs(1_000);
-    world.rtcp(
-        PUBLISHER,
-        &sender_report(encoder.ssrc, at, encoder.timestamp),
-    );
+    world.rtcp(PUBLISHER, &sender_report(encoder.ssrc, at, encoder.timestamp));
     for frame in 0..30 {
         let mut packets = encoder.picture(delta(4, 0), 3_000);
         if frame % 2 == 0 {
@@ -80,15 +72,8 @@ fn a_publisher_hears_how_its_packets_arrive() {
     let block = blocks[0];
     assert_eq!(block.ssrc, encoder.ssrc);
     assert_eq!(block.cumulative_lost, 15);
-    assert!(
-        (28..=36).contains(&block.fraction_lost),
-        "{}",
-        block.fraction_lost
-    );
-    assert_eq!(
-        block.highest_sequence as u16,
-        encoder.sequence.wrapping_sub(1)
-    );
+    assert!((28..=36).contains(&block.fraction_lost), "{}", block.fraction_lost);
+    assert_eq!(block.highest_sequence as u16, encoder.sequence.wrapping_sub(1));
     assert_eq!(block.last_sender_report, NtpTime::from_unix(at).compact());
     let delay = f64::from(block.delay_since_last_sender_report) / 65_536.0;
     assert!((0.6..=1.1).contains(&delay), "{delay}");
@@ -105,9 +90,7 @@ fn with_transport_sequence(sequence: u16, encoder: &mut Encoder) -> Vec<u8> {
         ssrc: view.ssrc(),
     };
     let mut bytes = vec![0; 64];
-    let len = header
-        .write(&[(4, b"0"), (5, &sequence.to_be_bytes())], &mut bytes)
-        .unwrap();
+    let len = header.write(&[(4, b"0"), (5, &sequence.to_be_bytes())], &mut bytes).unwrap();
     bytes.truncate(len);
     bytes.extend(view.payload());
     bytes
@@ -148,32 +131,18 @@ fn transport_wide_feedback_tells_every_arrival_and_every_loss() {
     let skip = usize::from(lost(numbers[0]));
     let last = numbers.iter().rposition(|number| !lost(*number)).unwrap();
     assert_eq!(told, numbers[skip..=last]);
-    assert!(
-        statuses
-            .iter()
-            .all(|(number, arrival)| lost(*number) != arrival.is_some())
-    );
-    let arrivals: Vec<_> = statuses
-        .iter()
-        .filter_map(|(n, a)| a.map(|a| (*n, a)))
-        .collect();
+    assert!(statuses.iter().all(|(number, arrival)| lost(*number) != arrival.is_some()));
+    let arrivals: Vec<_> = statuses.iter().filter_map(|(n, a)| a.map(|a| (*n, a))).collect();
     for pair in arrivals.windows(2) {
         let millis = i64::from(pair[1].0.wrapping_sub(pair[0].0));
-        assert_eq!(
-            pair[1].1 - pair[0].1,
-            millis * 4,
-            "quarters of a millisecond"
-        );
+        assert_eq!(pair[1].1 - pair[0].1, millis * 4, "quarters of a millisecond");
     }
     assert!((9..=13).contains(&messages), "{messages} in one second");
     assert_eq!(counts, (0..messages as u8).collect::<Vec<_>>());
 }
 
 fn list(feedback: &TransportFeedback<'_>) -> Vec<(u16, Option<i64>)> {
-    feedback
-        .packets()
-        .map(|status| (status.sequence, status.arrival))
-        .collect()
+    feedback.packets().map(|status| (status.sequence, status.arrival)).collect()
 }
 
 #[test]
@@ -277,16 +246,11 @@ fn sender_reports_keep_sound_and_pictures_together() {
         // Pictures arrive 100 ms later than sound; reports of video another 40.
         world.batch(PUBLISHER, &microphone.picture(delta(1, 0), 960));
         if tick >= 5 {
-            world.batch(
-                PUBLISHER,
-                &camera.picture(if tick == 5 { key(2) } else { picture }, 1_800),
-            );
+            world
+                .batch(PUBLISHER, &camera.picture(if tick == 5 { key(2) } else { picture }, 1_800));
         }
         if tick == 100 {
-            world.rtcp(
-                PUBLISHER,
-                &sender_report(microphone.ssrc, at, sound_zero + 960 * tick),
-            );
+            world.rtcp(PUBLISHER, &sender_report(microphone.ssrc, at, sound_zero + 960 * tick));
         }
         if tick == 107 {
             let then = at - Duration::from_millis(140);
@@ -296,11 +260,7 @@ fn sender_reports_keep_sound_and_pictures_together() {
         world.pass(20);
     }
     let list = clocks(&mut world);
-    assert!(
-        (6..=10).contains(&list.len()),
-        "every three seconds: {}",
-        list.len()
-    );
+    assert!((6..=10).contains(&list.len()), "every three seconds: {}", list.len());
     let last = |ssrc| *list.iter().rfind(|(found, _, _)| *found == ssrc).unwrap();
     let (_, video_ntp, video_rtp) = last(5_000);
     let (_, sound_ntp, sound_rtp) = last(6_000);
@@ -309,19 +269,12 @@ fn sender_reports_keep_sound_and_pictures_together() {
     let packets = world.take_rtp(SUBSCRIBER);
     let first = |ssrc: u32| {
         let views = packets.iter().map(|packet| RtpView::parse(packet).unwrap());
-        views
-            .into_iter()
-            .find(|view| view.ssrc() == ssrc)
-            .unwrap()
-            .timestamp()
+        views.into_iter().find(|view| view.ssrc() == ssrc).unwrap().timestamp()
     };
     let video_age = f64::from(timestamp_distance(video_rtp, first(5_000))) / 90.0;
     let sound_age = f64::from(timestamp_distance(sound_rtp, first(6_000))) / 48.0;
     // Both began at the same time of the publisher.
-    assert!(
-        (video_age - sound_age).abs() < 5.0,
-        "{video_age} ms, {sound_age} ms"
-    );
+    assert!((video_age - sound_age).abs() < 5.0, "{video_age} ms, {sound_age} ms");
 }
 
 #[test]
@@ -370,10 +323,7 @@ fn quality_is_told_every_five_seconds_and_not_of_silence() {
         world.events.iter().filter_map(quality).collect()
     };
     let list = qualities(&world);
-    let of = |subject| {
-        list.iter()
-            .filter(move |quality| quality.subject == subject)
-    };
+    let of = |subject| list.iter().filter(move |quality| quality.subject == subject);
     let published: Vec<_> = of(QualitySubject::Published(track)).collect();
     assert_eq!(published.len(), 3);
     for quality in published {

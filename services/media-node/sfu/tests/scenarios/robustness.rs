@@ -66,11 +66,7 @@ fn stage() -> (World, Vec<Encoder>) {
     let mut encoders = Vec::new();
     for (index, codec) in Codec::ALL.into_iter().enumerate() {
         let mid = index.to_string();
-        let rids: &[&str] = if codec == Codec::Vp8 {
-            &["q", "h"]
-        } else {
-            &[]
-        };
+        let rids: &[&str] = if codec == Codec::Vp8 { &["q", "h"] } else { &[] };
         let track = world.publish(PUBLISHER, index as u32, &publication(codec, &mid, rids));
         let wanted = subscription(codec, 5_000 + index as u32);
         world.subscribe(index as u32, track, SUBSCRIBER, &wanted);

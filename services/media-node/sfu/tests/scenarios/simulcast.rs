@@ -12,19 +12,12 @@ const RIDS: [&str; 3] = ["q", "h", "f"];
 
 fn encoders(codec: Codec) -> Vec<Encoder> {
     (0..3)
-        .map(|index| {
-            Encoder::new(codec, index)
-                .with_mid("0")
-                .with_rid(RIDS[usize::from(index)])
-        })
+        .map(|index| Encoder::new(codec, index).with_mid("0").with_rid(RIDS[usize::from(index)]))
         .collect()
 }
 
 fn up_to(spatial: u8) -> SubscriptionTarget {
-    SubscriptionTarget::UpTo {
-        spatial,
-        temporal: u8::MAX,
-    }
+    SubscriptionTarget::UpTo { spatial, temporal: u8::MAX }
 }
 
 /// A publisher that answers every request for a keyframe with the next picture.
@@ -54,11 +47,8 @@ impl Camera {
         for compound in world.take_rtcp(from) {
             for packet in Compound::new(&compound) {
                 if let Ok(RtcpPacket::PictureLossIndication(pli)) = packet {
-                    let index = self
-                        .encoders
-                        .iter()
-                        .position(|e| e.ssrc == pli.media_ssrc)
-                        .unwrap();
+                    let index =
+                        self.encoders.iter().position(|e| e.ssrc == pli.media_ssrc).unwrap();
                     self.wants_key[index] = true;
                 }
             }
@@ -69,11 +59,8 @@ impl Camera {
                 encoder.timestamp = encoder.timestamp.wrapping_add(2_970);
                 continue;
             }
-            let picture = if std::mem::take(&mut self.wants_key[index]) {
-                key(4)
-            } else {
-                delta(2, 0)
-            };
+            let picture =
+                if std::mem::take(&mut self.wants_key[index]) { key(4) } else { delta(2, 0) };
             pictures.push(encoder.picture(picture, 2_970));
         }
         if self.reversed {
@@ -99,10 +86,7 @@ fn switching_is_seamless(codec: Codec) {
     let subscription = world.subscribe(1, track, subscriber, &wanted);
     let mut camera = Camera::new(codec);
     for spatial in [2, 0, 1, 0, 2] {
-        world
-            .sfu
-            .set_target(world.now, subscription, up_to(spatial))
-            .unwrap();
+        world.sfu.set_target(world.now, subscription, up_to(spatial)).unwrap();
         camera.pictures(&mut world, 60);
     }
     let mut receiver = Receiver::new(&wanted);
@@ -150,16 +134,10 @@ fn a_switch_waits_for_a_keyframe_and_asks_for_it() {
     let track = world.publish(publisher, 1, &publication(Codec::Vp8, "0", &RIDS));
     let wanted = subscription(Codec::Vp8, 5_000);
     let subscription = world.subscribe(1, track, subscriber, &wanted);
-    world
-        .sfu
-        .set_target(world.now, subscription, up_to(0))
-        .unwrap();
+    world.sfu.set_target(world.now, subscription, up_to(0)).unwrap();
     let mut camera = Camera::new(Codec::Vp8);
     camera.pictures(&mut world, 60);
-    world
-        .sfu
-        .set_target(world.now, subscription, up_to(2))
-        .unwrap();
+    world.sfu.set_target(world.now, subscription, up_to(2)).unwrap();
     world.drain();
     let asked = world.sfu.stats().keyframe_requests_out;
     // The publisher does not hear it, and goes on without keyframes.
@@ -205,10 +183,7 @@ fn a_wanted_encoding_that_never_came_is_replaced_by_what_there_is() {
     let track = world.publish(publisher, 1, &publication(Codec::Vp8, "0", &RIDS));
     let wanted = subscription(Codec::Vp8, 5_000);
     let subscription = world.subscribe(1, track, subscriber, &wanted);
-    world
-        .sfu
-        .set_target(world.now, subscription, up_to(0))
-        .unwrap();
+    world.sfu.set_target(world.now, subscription, up_to(0)).unwrap();
     let mut camera = Camera::new(Codec::Vp8);
     camera.live = vec![false, true, false];
     camera.pictures(&mut world, 30);
@@ -229,10 +204,7 @@ fn sender_reports_decide_the_timestamp_of_a_switch() {
     let track = world.publish(publisher, 1, &publication(Codec::Vp8, "0", &RIDS));
     let wanted = subscription(Codec::Vp8, 5_000);
     let subscription = world.subscribe(1, track, subscriber, &wanted);
-    world
-        .sfu
-        .set_target(world.now, subscription, up_to(0))
-        .unwrap();
+    world.sfu.set_target(world.now, subscription, up_to(0)).unwrap();
     let mut camera = Camera::new(Codec::Vp8);
     camera.pictures(&mut world, 10);
     // All encodings show one clock: these timestamps are the same moment.
@@ -253,10 +225,7 @@ fn sender_reports_decide_the_timestamp_of_a_switch() {
     camera.pictures(&mut world, 10);
     // The keyframe of the switch comes 20 ms late, which must not move its time.
     camera.reversed = true;
-    world
-        .sfu
-        .set_target(world.now, subscription, up_to(2))
-        .unwrap();
+    world.sfu.set_target(world.now, subscription, up_to(2)).unwrap();
     world.drain();
     world.pass(20);
     camera.pictures(&mut world, 60);
@@ -289,10 +258,7 @@ fn random_targets_never_break_the_stream() {
             match random.below(8) {
                 0 => {
                     let paused = SubscriptionTarget::Paused;
-                    world
-                        .sfu
-                        .set_target(world.now, subscription, paused)
-                        .unwrap();
+                    world.sfu.set_target(world.now, subscription, paused).unwrap();
                 }
                 1 => camera.live = (0..3).map(|_| random.percent(70)).collect(),
                 2 => {
@@ -301,20 +267,14 @@ fn random_targets_never_break_the_stream() {
                 }
                 _ => {
                     let target = up_to(random.below(4) as u8);
-                    world
-                        .sfu
-                        .set_target(world.now, subscription, target)
-                        .unwrap();
+                    world.sfu.set_target(world.now, subscription, target).unwrap();
                 }
             }
             let count = random.below(30) as usize;
             camera.pictures(&mut world, count);
         }
         world.sfu.set_muted(world.now, track, false);
-        world
-            .sfu
-            .set_target(world.now, subscription, SubscriptionTarget::BEST)
-            .unwrap();
+        world.sfu.set_target(world.now, subscription, SubscriptionTarget::BEST).unwrap();
         camera.live = vec![true; 3];
         camera.pictures(&mut world, 100);
         let mut receiver = Receiver::new(&wanted);

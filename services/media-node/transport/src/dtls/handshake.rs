@@ -67,18 +67,11 @@ impl Inbox {
 
     /// The next message, if it is whole.
     pub fn pop(&mut self) -> Option<Message> {
-        let partial = self
-            .partial
-            .front_mut()?
-            .take_if(|partial| partial.is_whole())?;
+        let partial = self.partial.front_mut()?.take_if(|partial| partial.is_whole())?;
         self.partial.pop_front();
         let sequence = self.next;
         self.next = self.next.wrapping_add(1);
-        Some(Message {
-            message_type: partial.message_type,
-            sequence,
-            body: partial.body,
-        })
+        Some(Message { message_type: partial.message_type, sequence, body: partial.body })
     }
 
     /// Waits for message `sequence` again: it turned out to be worthless.
@@ -150,10 +143,7 @@ mod tests {
         assert_eq!(inbox.pop().unwrap().body, b"first!");
         assert_eq!(inbox.pop().unwrap().body, b"second");
         assert_eq!(inbox.pop(), None);
-        assert!(
-            !inbox.push(fragment(0, b"first!", 0, 6)),
-            "an old message is dropped"
-        );
+        assert!(!inbox.push(fragment(0, b"first!", 0, 6)), "an old message is dropped");
     }
 
     #[test]
@@ -170,14 +160,9 @@ mod tests {
         let long = vec![0; MESSAGE_MAX + 1];
         assert!(!inbox.push(fragment(0, &long, 0, 10)));
         let many = vec![7; 1000];
-        let taken = (0..500)
-            .filter(|index| inbox.push(fragment(0, &many, index * 2, 1)))
-            .count();
+        let taken = (0..500).filter(|index| inbox.push(fragment(0, &many, index * 2, 1))).count();
         assert_eq!(taken, PIECES_MAX);
-        assert!(
-            inbox.push(fragment(0, &many, 0, 1000)),
-            "a whole one is still taken"
-        );
+        assert!(inbox.push(fragment(0, &many, 0, 1000)), "a whole one is still taken");
         assert_eq!(inbox.pop().unwrap().body, many);
     }
 

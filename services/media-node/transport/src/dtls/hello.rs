@@ -88,8 +88,7 @@ impl<'a> Reader<'a> {
     }
 
     fn u16(&mut self) -> Option<u16> {
-        self.take(2)
-            .map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+        self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
     fn vector8(&mut self) -> Option<&'a [u8]> {
@@ -142,9 +141,7 @@ mod tests {
         assert_eq!(hello.srtp_profiles, [1, 8, 7]);
         assert!(hello.extended_master_secret);
         assert!(
-            !ClientHello::parse(&client_hello(b"", &[], false))
-                .unwrap()
-                .extended_master_secret
+            !ClientHello::parse(&client_hello(b"", &[], false)).unwrap().extended_master_secret
         );
     }
 

@@ -44,10 +44,7 @@ impl FromStr for Fingerprint {
         let mut bytes = [0; 32];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts
-                .next()
-                .filter(|part| part.len() == 2)
-                .ok_or(FingerprintError)?;
+            let part = parts.next().filter(|part| part.len() == 2).ok_or(FingerprintError)?;
             if !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
                 return Err(FingerprintError);
             }
@@ -97,10 +94,7 @@ impl DtlsIdentity {
             .first()
             .expect("a generated certificate chain has one certificate");
         let fingerprint = Fingerprint::of_certificate(der).to_string();
-        Ok(Arc::new(Self {
-            certificate,
-            fingerprint,
-        }))
+        Ok(Arc::new(Self { certificate, fingerprint }))
     }
 
     /// SHA-256 of the certificate, upper-case hex with colons, for SDP.
@@ -125,11 +119,7 @@ mod tests {
         assert_eq!(fingerprint.to_string(), identity.fingerprint());
         let lower: Fingerprint = identity.fingerprint().to_lowercase().parse().unwrap();
         assert!(lower.matches(&fingerprint));
-        let other: Fingerprint = DtlsIdentity::generate()
-            .unwrap()
-            .fingerprint()
-            .parse()
-            .unwrap();
+        let other: Fingerprint = DtlsIdentity::generate().unwrap().fingerprint().parse().unwrap();
         assert!(!other.matches(&fingerprint));
     }
 

@@ -44,10 +44,7 @@ pub(super) fn config(
             CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_256_Cbc_Sha,
         ])
         .with_srtp_protection_profiles(
-            profiles
-                .iter()
-                .map(|profile| library_profile(*profile))
-                .collect(),
+            profiles.iter().map(|profile| library_profile(*profile)).collect(),
         )
         .with_client_auth(ClientAuthType::RequireAnyClientCert)
         .with_extended_master_secret(ExtendedMasterSecretType::Require)
@@ -69,9 +66,7 @@ const fn library_profile(profile: SrtpProfile) -> SrtpProtectionProfile {
 }
 
 pub(super) fn drain_transmits(endpoint: &mut Endpoint) -> Vec<BytesMut> {
-    std::iter::from_fn(|| endpoint.poll_transmit())
-        .map(|transmit| transmit.message)
-        .collect()
+    std::iter::from_fn(|| endpoint.poll_transmit()).map(|transmit| transmit.message).collect()
 }
 
 /// Certificate, profile and keys of a finished handshake.
@@ -84,9 +79,8 @@ pub(super) fn export(endpoint: &Endpoint, is_client: bool) -> Option<Established
         SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => SrtpProfile::AesCm128HmacSha1_80,
         _ => return None,
     };
-    let exported = state
-        .export_keying_material("EXTRACTOR-dtls_srtp", &[], profile.exported_len())
-        .ok()?;
+    let exported =
+        state.export_keying_material("EXTRACTOR-dtls_srtp", &[], profile.exported_len()).ok()?;
     Some(Established {
         peer_fingerprint: Fingerprint::of_certificate(certificate),
         srtp: srtp_session(profile, exported.as_ref(), is_client).ok()?,

@@ -48,10 +48,7 @@ impl SrtpPreference {
 
     /// The best acceptable profile among what the client offers, by code.
     pub(crate) fn choose(self, offered: &[u16]) -> Option<SrtpProfile> {
-        self.profiles()
-            .iter()
-            .copied()
-            .find(|profile| offered.contains(&profile.code()))
+        self.profiles().iter().copied().find(|profile| offered.contains(&profile.code()))
     }
 }
 
@@ -130,14 +127,8 @@ pub(crate) fn srtp_session(
     let (keys, salts) = exported.split_at(2 * profile.key_len());
     let (client_key, server_key) = keys.split_at(profile.key_len());
     let (client_salt, server_salt) = salts.split_at(profile.salt_len());
-    let client = MasterKey {
-        key: client_key,
-        salt: client_salt,
-    };
-    let server = MasterKey {
-        key: server_key,
-        salt: server_salt,
-    };
+    let client = MasterKey { key: client_key, salt: client_salt };
+    let server = MasterKey { key: server_key, salt: server_salt };
     if is_client {
         SrtpSession::new(profile, client, server)
     } else {

@@ -202,9 +202,7 @@ impl RtcDtls {
         profile: SrtpProfile,
         hello: &[u8],
     ) -> rtc_shared::error::Result<Endpoint> {
-        let provider = Arc::new(CookieProvider {
-            cookie: self.cookie,
-        });
+        let provider = Arc::new(CookieProvider { cookie: self.cookie });
         let config = config(&self.identity, &[profile], false, provider)?;
         let mut endpoint = endpoint(Some(Arc::new(config)));
         let record = plain_message(self.next_record_in(), CLIENT_HELLO, 0, hello);
@@ -215,14 +213,8 @@ impl RtcDtls {
             },
         )?;
         let request = drain_transmits(&mut endpoint);
-        let cookie = request
-            .first()
-            .and_then(|datagram| verify_request_cookie(datagram));
-        if cookie == Some(&self.cookie[..]) {
-            Ok(endpoint)
-        } else {
-            Err(Error::ErrCookieMismatch)
-        }
+        let cookie = request.first().and_then(|datagram| verify_request_cookie(datagram));
+        if cookie == Some(&self.cookie[..]) { Ok(endpoint) } else { Err(Error::ErrCookieMismatch) }
     }
 
     fn feed_message(&mut self, now: Instant, message: &Message) {
@@ -312,15 +304,10 @@ impl RtcDtls {
         if !established && let Err(error) = &result {
             return self.restart(error);
         }
-        self.stage = if established {
-            Stage::Established(endpoint)
-        } else {
-            Stage::Handshake(endpoint)
-        };
+        self.stage =
+            if established { Stage::Established(endpoint) } else { Stage::Handshake(endpoint) };
         match result {
-            Ok(events) => events
-                .into_iter()
-                .for_each(|event| self.handle_event(event)),
+            Ok(events) => events.into_iter().for_each(|event| self.handle_event(event)),
             Err(Error::ErrAlertFatalOrClose) => self.peer_closed(),
             Err(error) => {
                 self.discarded += 1;
@@ -364,8 +351,7 @@ impl RtcDtls {
             Some(established) => {
                 self.flight.clear();
                 self.stage = Stage::Established(endpoint);
-                self.outputs
-                    .push_back(DtlsOutput::Established(Box::new(established)));
+                self.outputs.push_back(DtlsOutput::Established(Box::new(established)));
             }
             None => self.fail(DtlsProblem::NoCommonProfile, &Error::ErrInvalidPrivateKey),
         }
@@ -431,13 +417,8 @@ impl DtlsAssociation for RtcDtls {
             return;
         }
         let mut endpoint = endpoint(None);
-        match config(
-            &self.identity,
-            self.preference.profiles(),
-            true,
-            provider().clone(),
-        )
-        .and_then(|config| endpoint.connect(now, PEER, Arc::new(config), None))
+        match config(&self.identity, self.preference.profiles(), true, provider().clone())
+            .and_then(|config| endpoint.connect(now, PEER, Arc::new(config), None))
         {
             Ok(()) => {
                 self.collect_transmits(&mut endpoint);
@@ -486,9 +467,7 @@ impl DtlsAssociation for RtcDtls {
         let Stage::Established(endpoint) = &mut self.stage else {
             return Err(NotEstablished);
         };
-        endpoint
-            .write(now, PEER, data)
-            .map_err(|_| NotEstablished)?;
+        endpoint.write(now, PEER, data).map_err(|_| NotEstablished)?;
         let datagrams = drain_transmits(endpoint);
         self.send_all(datagrams);
         Ok(())
@@ -526,7 +505,5 @@ fn choose_profile(
     if !hello.extended_master_secret {
         return Err(DtlsProblem::NoExtendedMasterSecret);
     }
-    preference
-        .choose(&hello.srtp_profiles)
-        .ok_or(DtlsProblem::NoCommonProfile)
+    preference.choose(&hello.srtp_profiles).ok_or(DtlsProblem::NoCommonProfile)
 }

@@ -26,11 +26,7 @@ pub(super) struct ServerFlight {
 impl ServerFlight {
     /// Remembers a flight that has just gone out.
     pub fn replace(&mut self, now: Instant, datagrams: Vec<BytesMut>) {
-        *self = Self {
-            datagrams,
-            sent_at: Some(now),
-            interval: FIRST_REPEAT,
-        };
+        *self = Self { datagrams, sent_at: Some(now), interval: FIRST_REPEAT };
     }
 
     pub fn clear(&mut self) {

@@ -14,17 +14,11 @@ fn origin() -> Instant {
 }
 
 fn credentials(ufrag: &str) -> IceCredentials {
-    IceCredentials {
-        ufrag: ufrag.into(),
-        pwd: format!("password of {ufrag} 123"),
-    }
+    IceCredentials { ufrag: ufrag.into(), pwd: format!("password of {ufrag} 123") }
 }
 
 fn path(port: u16) -> Path {
-    Path {
-        protocol: Protocol::Udp,
-        remote: SocketAddr::from(([192, 0, 2, 1], port)),
-    }
+    Path { protocol: Protocol::Udp, remote: SocketAddr::from(([192, 0, 2, 1], port)) }
 }
 
 fn request(to: &IceCredentials, use_candidate: bool) -> Vec<u8> {
@@ -47,9 +41,7 @@ fn agent() -> IceLite {
 fn check(ice: &mut IceLite, after: u64, port: u16, use_candidate: bool) -> Option<Path> {
     let request = request(&credentials("first"), use_candidate);
     let now = origin() + Duration::from_secs(after);
-    ice.handle_request(now, path(port), &request)
-        .unwrap()
-        .selected
+    ice.handle_request(now, path(port), &request).unwrap().selected
 }
 
 #[test]
@@ -59,21 +51,15 @@ fn the_first_authentic_source_is_used_until_one_is_nominated() {
     assert_eq!(check(&mut ice, 0, 2, false), None);
     assert_eq!(check(&mut ice, 0, 2, true), Some(path(2)));
     assert_eq!(check(&mut ice, 0, 2, true), None, "no change, no event");
-    assert_eq!(
-        check(&mut ice, 0, 1, true),
-        Some(path(1)),
-        "the latest nomination"
-    );
+    assert_eq!(check(&mut ice, 0, 1, true), Some(path(1)), "the latest nomination");
     assert!(ice.is_valid(path(1)) && ice.is_valid(path(2)) && !ice.is_valid(path(3)));
 }
 
 #[test]
 fn nothing_is_remembered_of_a_request_that_is_not_authentic() {
     let mut ice = agent();
-    let wrong_password = IceCredentials {
-        pwd: "something else entirely".into(),
-        ..credentials("first")
-    };
+    let wrong_password =
+        IceCredentials { pwd: "something else entirely".into(), ..credentials("first") };
     let forged = ice.handle_request(origin(), path(1), &request(&wrong_password, true));
     assert_eq!(forged.unwrap_err(), StunError::NotAuthentic);
     let stranger = ice.handle_request(origin(), path(1), &request(&credentials("other"), true));
@@ -117,9 +103,8 @@ fn a_restart_answers_old_and_new_until_the_new_are_used() {
     ice.restart(credentials("second"));
     assert_eq!(ice.local_ufrags().collect::<Vec<_>>(), ["first", "second"]);
     assert_eq!(check(&mut ice, 1, 1, true), None);
-    let accepted = ice
-        .handle_request(origin(), path(2), &request(&credentials("second"), false))
-        .unwrap();
+    let accepted =
+        ice.handle_request(origin(), path(2), &request(&credentials("second"), false)).unwrap();
     assert_eq!(accepted.selected, Some(path(2)), "the peer has moved");
     let old = ice.handle_request(origin(), path(1), &request(&credentials("first"), true));
     assert_eq!(old.unwrap_err(), StunError::UnknownUsername);

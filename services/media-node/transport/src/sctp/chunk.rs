@@ -56,8 +56,7 @@ fn first_chunk(bytes: &[u8]) -> Option<(Chunk<'_>, &[u8])> {
     let kind = ChunkKind::from_type(kind)?;
     // The last chunk of a packet may come without its padding.
     let behind = bytes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
-    kind.is_canonical(value)
-        .then_some((Chunk { kind, value }, behind))
+    kind.is_canonical(value).then_some((Chunk { kind, value }, behind))
 }
 
 impl ChunkKind {
@@ -133,10 +132,7 @@ pub(super) fn parameters(bytes: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8
 }
 
 fn is_one_parameter(value: &[u8]) -> bool {
-    parameters(value)
-        .next()
-        .flatten()
-        .is_some_and(|(_, content)| 4 + content.len() == value.len())
+    parameters(value).next().flatten().is_some_and(|(_, content)| 4 + content.len() == value.len())
 }
 
 /// Error causes, one behind the other without padding, as the library reads
@@ -204,20 +200,14 @@ mod tests {
             assert!(is_canonical(kind, &[]));
             assert!(!is_canonical(kind, &chunk(192, &[0x70, 0, 0, 0])), "{kind}");
         }
-        assert!(!is_canonical(
-            3,
-            &[&[0; 12][..], &chunk(192, &[0x70, 0, 0, 0])].concat()
-        ));
+        assert!(!is_canonical(3, &[&[0; 12][..], &chunk(192, &[0x70, 0, 0, 0])].concat()));
         let heartbeat = [&[0, 1, 0, 8, 1, 2, 3, 4][..], &chunk(192, &[0x70, 0, 0, 0])].concat();
         assert!(is_canonical(4, &heartbeat[..8]));
         assert!(!is_canonical(4, &heartbeat));
         let response = [&[0, 16, 0, 20][..], &[0; 8], &chunk(192, &[0x70, 0, 0, 0])].concat();
         assert!(!is_canonical(130, &response));
         assert!(is_canonical(130, &[&[0, 16, 0, 12][..], &[0; 8]].concat()));
-        assert!(
-            !is_canonical(5, &[0, 1, 0, 4]),
-            "HEARTBEAT ACK: none is ever asked for"
-        );
+        assert!(!is_canonical(5, &[0, 1, 0, 4]), "HEARTBEAT ACK: none is ever asked for");
     }
 
     #[test]

@@ -32,24 +32,15 @@ pub enum Retransmission {
 
 impl ChannelReliability {
     /// Ordered, nothing given up.
-    pub const RELIABLE: Self = Self {
-        ordered: true,
-        retransmission: Retransmission::Unlimited,
-    };
+    pub const RELIABLE: Self = Self { ordered: true, retransmission: Retransmission::Unlimited };
     /// Unordered, sent once.
-    pub const LOSSY: Self = Self {
-        ordered: false,
-        retransmission: Retransmission::AtMost(0),
-    };
+    pub const LOSSY: Self = Self { ordered: false, retransmission: Retransmission::AtMost(0) };
 }
 
 /// A DCEP message, borrowed from the packet it came in.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum DcepMessage<'a> {
-    Open {
-        label: &'a str,
-        reliability: ChannelReliability,
-    },
+    Open { label: &'a str, reliability: ChannelReliability },
     Ack,
 }
 
@@ -88,10 +79,7 @@ fn parse_open(bytes: &[u8]) -> Option<DcepMessage<'_>> {
     };
     Some(DcepMessage::Open {
         label: std::str::from_utf8(&strings[..label_len]).ok()?,
-        reliability: ChannelReliability {
-            ordered: header[1] & UNORDERED == 0,
-            retransmission,
-        },
+        reliability: ChannelReliability { ordered: header[1] & UNORDERED == 0, retransmission },
     })
 }
 
@@ -122,26 +110,17 @@ mod tests {
     #[test]
     fn an_open_of_a_browser_is_read() {
         // Chromium: createDataChannel("_lossy", {ordered: false, maxRetransmits: 0})
-        let bytes = [
-            &[0x03, 0x81, 0x01, 0x00, 0, 0, 0, 0, 0, 6, 0, 0][..],
-            b"_lossy",
-        ]
-        .concat();
-        let expected = DcepMessage::Open {
-            label: "_lossy",
-            reliability: ChannelReliability::LOSSY,
-        };
+        let bytes = [&[0x03, 0x81, 0x01, 0x00, 0, 0, 0, 0, 0, 6, 0, 0][..], b"_lossy"].concat();
+        let expected =
+            DcepMessage::Open { label: "_lossy", reliability: ChannelReliability::LOSSY };
         assert_eq!(DcepMessage::parse(&bytes), Some(expected));
         assert_eq!(DcepMessage::parse(&[2]), Some(DcepMessage::Ack));
     }
 
     #[test]
     fn truncated_and_malformed_opens_are_refused() {
-        let bytes = DcepMessage::Open {
-            label: "chat",
-            reliability: ChannelReliability::RELIABLE,
-        }
-        .encode();
+        let bytes =
+            DcepMessage::Open { label: "chat", reliability: ChannelReliability::RELIABLE }.encode();
         for length in 0..bytes.len() {
             assert_eq!(DcepMessage::parse(&bytes[..length]), None, "{length}");
         }

@@ -88,9 +88,8 @@ impl Guard {
     }
 
     fn recover(&mut self, now: Instant) {
-        let elapsed = self
-            .updated_at
-            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let elapsed =
+            self.updated_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.updated_at = Some(now);
         self.waiting_chunks =
             (self.waiting_chunks - elapsed.as_secs_f64() * WRITE_OFF_RATE).max(0.0);
@@ -187,10 +186,8 @@ impl Guard {
 
     /// Moves `base` over everything that has come behind it.
     fn advance(&mut self) {
-        while let Some(next) = self
-            .base
-            .map(|base| base.wrapping_add(1))
-            .filter(|next| self.is_seen(*next))
+        while let Some(next) =
+            self.base.map(|base| base.wrapping_add(1)).filter(|next| self.is_seen(*next))
         {
             self.mark(next, false);
             self.base = Some(next);
@@ -205,11 +202,7 @@ impl Guard {
     fn mark(&mut self, tsn: u32, seen: bool) {
         let bit = tsn % WINDOW;
         let word = &mut self.seen[bit as usize / 64];
-        *word = if seen {
-            *word | (1 << (bit % 64))
-        } else {
-            *word & !(1 << (bit % 64))
-        };
+        *word = if seen { *word | (1 << (bit % 64)) } else { *word & !(1 << (bit % 64)) };
     }
 }
 

@@ -75,20 +75,9 @@ pub enum SendError {
 /// What happened on the channels.
 #[derive(Debug)]
 pub(crate) enum ChannelEvent {
-    Open {
-        id: ChannelId,
-        label: String,
-        reliability: ChannelReliability,
-        negotiated_by_us: bool,
-    },
-    Closed {
-        id: ChannelId,
-    },
-    Message {
-        id: ChannelId,
-        kind: MessageKind,
-        data: Vec<u8>,
-    },
+    Open { id: ChannelId, label: String, reliability: ChannelReliability, negotiated_by_us: bool },
+    Closed { id: ChannelId },
+    Message { id: ChannelId, kind: MessageKind, data: Vec<u8> },
 }
 
 /// Bounds of one transport's channels.
@@ -237,9 +226,7 @@ impl Channels {
             return Err(SendError::NotOpen);
         }
         if data.len() > self.limits.send_message_max {
-            return Err(SendError::TooLarge {
-                max: self.limits.send_message_max,
-            });
+            return Err(SendError::TooLarge { max: self.limits.send_message_max });
         }
         let buffered: usize = self.channels.keys().map(|id| self.peer.buffered(*id)).sum();
         if buffered + data.len().max(1) > self.limits.buffered_max {
@@ -320,8 +307,7 @@ impl Channels {
         };
         if !self.peer.open_stream(id) {
             self.channels.remove(&id);
-            self.events
-                .push_back(ChannelEvent::Closed { id: ChannelId(id) });
+            self.events.push_back(ChannelEvent::Closed { id: ChannelId(id) });
             return;
         }
         self.peer.set_reliability(id, channel.reliability);
@@ -330,11 +316,8 @@ impl Channels {
             return;
         }
         channel.state = ChannelState::Opening;
-        let open = DcepMessage::Open {
-            label: &channel.label,
-            reliability: channel.reliability,
-        }
-        .encode();
+        let open =
+            DcepMessage::Open { label: &channel.label, reliability: channel.reliability }.encode();
         self.peer.write(now, id, &open, Ppi::Dcep);
     }
 
@@ -378,8 +361,7 @@ impl Channels {
 
     fn handle_stream_closed(&mut self, id: u16) {
         if self.channels.remove(&id).is_some() {
-            self.events
-                .push_back(ChannelEvent::Closed { id: ChannelId(id) });
+            self.events.push_back(ChannelEvent::Closed { id: ChannelId(id) });
         }
     }
 
@@ -408,11 +390,7 @@ impl Channels {
         }
         // An unordered message may overtake the acknowledgement.
         self.mark_open(id);
-        self.events.push_back(ChannelEvent::Message {
-            id: ChannelId(id),
-            kind,
-            data,
-        });
+        self.events.push_back(ChannelEvent::Message { id: ChannelId(id), kind, data });
     }
 
     fn handle_dcep(&mut self, now: Instant, id: u16, payload: &[u8]) {
@@ -432,8 +410,7 @@ impl Channels {
                 };
                 self.channels.insert(id, channel);
                 self.peer.set_reliability(id, reliability);
-                self.peer
-                    .write(now, id, &DcepMessage::Ack.encode(), Ppi::Dcep);
+                self.peer.write(now, id, &DcepMessage::Ack.encode(), Ppi::Dcep);
                 self.mark_open(id);
             }
             Some(DcepMessage::Open { .. }) | None => {
@@ -451,10 +428,9 @@ fn library_reliability(reliability: ChannelReliability) -> (bool, ReliabilityTyp
     let (kind, value) = match reliability.retransmission {
         Retransmission::Unlimited => (ReliabilityType::Reliable, 0),
         Retransmission::AtMost(repeats) => (ReliabilityType::Rexmit, repeats),
-        Retransmission::For(lifetime) => (
-            ReliabilityType::Timed,
-            u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX),
-        ),
+        Retransmission::For(lifetime) => {
+            (ReliabilityType::Timed, u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX))
+        }
     };
     (!reliability.ordered, kind, value)
 }

@@ -87,10 +87,7 @@ impl Peer {
     }
 
     fn handle_admitted_packet(&mut self, now: Instant, packet: &[u8]) {
-        match self
-            .endpoint
-            .handle(now, PEER, None, Bytes::copy_from_slice(packet))
-        {
+        match self.endpoint.handle(now, PEER, None, Bytes::copy_from_slice(packet)) {
             Some((handle, DatagramEvent::NewAssociation(association))) => {
                 if self.associations.len() == CANDIDATES_MAX {
                     self.release(0);
@@ -98,10 +95,8 @@ impl Peer {
                 self.associations.push((handle, association));
             }
             Some((handle, DatagramEvent::AssociationEvent(event))) => {
-                if let Some((_, association)) = self
-                    .associations
-                    .iter_mut()
-                    .find(|(known, _)| *known == handle)
+                if let Some((_, association)) =
+                    self.associations.iter_mut().find(|(known, _)| *known == handle)
                 {
                     association.handle_event(event);
                 }
@@ -129,10 +124,7 @@ impl Peer {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.associations
-            .iter()
-            .filter_map(|(_, association)| association.poll_timeout())
-            .min()
+        self.associations.iter().filter_map(|(_, association)| association.poll_timeout()).min()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -161,11 +153,7 @@ impl Peer {
 
     /// The association was up and is gone.
     pub fn is_lost(&self) -> bool {
-        self.established
-            && self
-                .associations
-                .iter()
-                .all(|(_, association)| association.is_closed())
+        self.established && self.associations.iter().all(|(_, association)| association.is_closed())
     }
 
     /// Makes sure that a stream exists.
@@ -177,15 +165,12 @@ impl Peer {
     }
 
     pub fn has_stream(&mut self, id: u16) -> bool {
-        self.current()
-            .is_some_and(|association| association.stream(id).is_ok())
+        self.current().is_some_and(|association| association.stream(id).is_ok())
     }
 
     pub fn set_reliability(&mut self, id: u16, reliability: ChannelReliability) {
         let (unordered, kind, value) = library_reliability(reliability);
-        if let Some(mut stream) = self
-            .current()
-            .and_then(|association| association.stream(id).ok())
+        if let Some(mut stream) = self.current().and_then(|association| association.stream(id).ok())
         {
             // Fails for a missing stream only, and this one is there.
             let _ = stream.set_reliability_params(unordered, kind, value);
@@ -202,11 +187,7 @@ impl Peer {
     pub fn write(&mut self, now: Instant, id: u16, payload: &[u8], ppi: Ppi) -> bool {
         self.current()
             .and_then(|association| {
-                association
-                    .stream(id)
-                    .ok()?
-                    .write_with_ppi(now, payload, ppi)
-                    .ok()
+                association.stream(id).ok()?.write_with_ppi(now, payload, ppi).ok()
             })
             .is_some()
     }
@@ -216,9 +197,7 @@ impl Peer {
     }
 
     pub fn reset(&mut self, now: Instant, id: u16) {
-        if let Some(mut stream) = self
-            .current()
-            .and_then(|association| association.stream(id).ok())
+        if let Some(mut stream) = self.current().and_then(|association| association.stream(id).ok())
         {
             // Fails outside of the established state only; then there is no peer to tell.
             let _ = stream.close(now);
@@ -270,12 +249,7 @@ impl Peer {
     /// Takes the packets that the associations have ready, and tells the
     /// endpoint of those that are over: their slot goes exactly once.
     fn collect(&mut self, now: Instant) {
-        let Self {
-            endpoint,
-            associations,
-            packets,
-            ..
-        } = self;
+        let Self { endpoint, associations, packets, .. } = self;
         associations.retain_mut(|(handle, association)| {
             while let Some(transmit) = association.poll_transmit(now) {
                 if let Payload::RawEncode(ready) = transmit.message {

@@ -37,19 +37,11 @@ impl CmCipher {
         Self {
             rtp: Keys::derive(
                 derivation,
-                [
-                    Label::RtpEncryption,
-                    Label::RtpAuthentication,
-                    Label::RtpSalt,
-                ],
+                [Label::RtpEncryption, Label::RtpAuthentication, Label::RtpSalt],
             ),
             rtcp: Keys::derive(
                 derivation,
-                [
-                    Label::RtcpEncryption,
-                    Label::RtcpAuthentication,
-                    Label::RtcpSalt,
-                ],
+                [Label::RtcpEncryption, Label::RtcpAuthentication, Label::RtcpSalt],
             ),
         }
     }
@@ -66,8 +58,7 @@ impl CmCipher {
             return Err(SrtpError::NoRoom);
         }
         let ssrc = u32_at(packet, 8);
-        self.rtp
-            .apply_keystream(ssrc, index, &mut packet[header_len..len]);
+        self.rtp.apply_keystream(ssrc, index, &mut packet[header_len..len]);
         let tag = self.rtp.tag(&packet[..len], &rollover(index));
         packet[len..len + TAG].copy_from_slice(&tag);
         Ok(len + TAG)
@@ -90,8 +81,7 @@ impl CmCipher {
             return Err(SrtpError::NotAuthentic);
         }
         let ssrc = u32_at(packet, 8);
-        self.rtp
-            .apply_keystream(ssrc, index, &mut packet[header_len..len]);
+        self.rtp.apply_keystream(ssrc, index, &mut packet[header_len..len]);
         Ok(len)
     }
 
@@ -102,8 +92,7 @@ impl CmCipher {
             return Err(SrtpError::NoRoom);
         }
         let ssrc = u32_at(packet, 4);
-        self.rtcp
-            .apply_keystream(ssrc, u64::from(index), &mut packet[8..len]);
+        self.rtcp.apply_keystream(ssrc, u64::from(index), &mut packet[8..len]);
         packet[len..len + INDEX].copy_from_slice(&(index | ENCRYPTED).to_be_bytes());
         let tag = self.rtcp.tag(&packet[..len + INDEX], &[]);
         packet[len + INDEX..total].copy_from_slice(&tag);
@@ -127,17 +116,13 @@ impl CmCipher {
             return Err(SrtpError::NotAuthentic);
         }
         let ssrc = u32_at(packet, 4);
-        self.rtcp
-            .apply_keystream(ssrc, u64::from(word & !ENCRYPTED), &mut packet[8..len]);
+        self.rtcp.apply_keystream(ssrc, u64::from(word & !ENCRYPTED), &mut packet[8..len]);
         Ok(len)
     }
 
     /// The index of a received compound, without its encryption bit.
     pub fn rtcp_index(packet: &[u8]) -> Result<u32, SrtpError> {
-        let offset = packet
-            .len()
-            .checked_sub(INDEX + TAG)
-            .ok_or(SrtpError::Malformed)?;
+        let offset = packet.len().checked_sub(INDEX + TAG).ok_or(SrtpError::Malformed)?;
         Ok(u32_at(packet, offset) & !ENCRYPTED)
     }
 }

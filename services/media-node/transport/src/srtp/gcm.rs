@@ -20,16 +20,9 @@ pub(super) struct Keys {
 impl Keys {
     /// A key of 16 or 32 bytes.
     pub fn new(key: &[u8], salt: [u8; 12]) -> Result<Self, SrtpError> {
-        let algorithm = if key.len() == 16 {
-            &AES_128_GCM
-        } else {
-            &AES_256_GCM
-        };
+        let algorithm = if key.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
         let key = UnboundKey::new(algorithm, key).map_err(|_| SrtpError::BadKey)?;
-        Ok(Self {
-            key: LessSafeKey::new(key),
-            salt,
-        })
+        Ok(Self { key: LessSafeKey::new(key), salt })
     }
 
     fn derive(
@@ -56,11 +49,7 @@ impl GcmCipher {
     pub fn new(derivation: &Derivation, key_len: usize) -> Result<Self, SrtpError> {
         Ok(Self {
             rtp: Keys::derive(derivation, key_len, [Label::RtpEncryption, Label::RtpSalt])?,
-            rtcp: Keys::derive(
-                derivation,
-                key_len,
-                [Label::RtcpEncryption, Label::RtcpSalt],
-            )?,
+            rtcp: Keys::derive(derivation, key_len, [Label::RtcpEncryption, Label::RtcpSalt])?,
         })
     }
 
@@ -129,10 +118,7 @@ impl GcmCipher {
 
     /// The index of a received compound, without its encryption bit.
     pub fn rtcp_index(packet: &[u8]) -> Result<u32, SrtpError> {
-        let offset = packet
-            .len()
-            .checked_sub(INDEX)
-            .ok_or(SrtpError::Malformed)?;
+        let offset = packet.len().checked_sub(INDEX).ok_or(SrtpError::Malformed)?;
         Ok(u32_at(packet, offset) & !ENCRYPTED)
     }
 }
@@ -188,7 +174,5 @@ fn seal(
 }
 
 fn open(key: &LessSafeKey, nonce: Nonce, aad: &[u8], sealed: &mut [u8]) -> Result<(), SrtpError> {
-    key.open_in_place(nonce, Aad::from(aad), sealed)
-        .map(drop)
-        .map_err(|_| SrtpError::NotAuthentic)
+    key.open_in_place(nonce, Aad::from(aad), sealed).map(drop).map_err(|_| SrtpError::NotAuthentic)
 }

@@ -124,9 +124,7 @@ fn rtp_header_len(packet: &[u8]) -> Result<usize, SrtpError> {
     }
     let mut length = 12 + 4 * usize::from(packet[0] & 0x0f);
     if packet[0] & 0x10 != 0 {
-        let words = packet
-            .get(length + 2..length + 4)
-            .ok_or(SrtpError::Malformed)?;
+        let words = packet.get(length + 2..length + 4).ok_or(SrtpError::Malformed)?;
         length += 4 + 4 * usize::from(u16::from_be_bytes([words[0], words[1]]));
     }
     if length > packet.len() {
@@ -140,12 +138,7 @@ fn u16_at(bytes: &[u8], offset: usize) -> u16 {
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    u32::from_be_bytes([
-        bytes[offset],
-        bytes[offset + 1],
-        bytes[offset + 2],
-        bytes[offset + 3],
-    ])
+    u32::from_be_bytes([bytes[offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]])
 }
 
 #[cfg(test)]

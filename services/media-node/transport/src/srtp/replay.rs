@@ -13,10 +13,7 @@ impl<const WORDS: usize> ReplayWindow<WORDS> {
     const SIZE: u64 = WORDS as u64 * 64;
 
     pub const fn new() -> Self {
-        Self {
-            highest: None,
-            seen: [0; WORDS],
-        }
+        Self { highest: None, seen: [0; WORDS] }
     }
 
     pub const fn highest(&self) -> Option<u64> {

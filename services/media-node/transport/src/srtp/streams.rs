@@ -15,12 +15,7 @@ pub(super) struct StreamTable<S> {
 
 impl<S> StreamTable<S> {
     pub const fn new(max: usize) -> Self {
-        Self {
-            ssrcs: Vec::new(),
-            states: Vec::new(),
-            last: 0,
-            max,
-        }
+        Self { ssrcs: Vec::new(), states: Vec::new(), last: 0, max }
     }
 
     /// The slot of a known SSRC. Consecutive packets of one SSRC hit the cache.
@@ -82,15 +77,8 @@ mod tests {
         assert_eq!(estimate_index(Some(65_535), 0), Some(65_536));
         assert_eq!(estimate_index(Some(65_536), 65_535), Some(65_535));
         assert_eq!(estimate_index(Some(10), 9), Some(9));
-        assert_eq!(
-            estimate_index(Some(10), 65_530),
-            None,
-            "before the first wrap"
-        );
-        assert_eq!(
-            estimate_index(Some((5 << 16) | 40_000), 100),
-            Some((6 << 16) | 100)
-        );
+        assert_eq!(estimate_index(Some(10), 65_530), None, "before the first wrap");
+        assert_eq!(estimate_index(Some((5 << 16) | 40_000), 100), Some((6 << 16) | 100));
     }
 
     #[test]

@@ -37,15 +37,9 @@ fn rfc3711_b3_session_keys_are_derived() {
         derive(&derivation, Label::RtpEncryption, 16),
         hex("C61E7A93744F39EE10734AFE3FF7A087")
     );
-    assert_eq!(
-        derive(&derivation, Label::RtpSalt, 14),
-        hex("30CBBC08863D8C85D49DB34A9AE1")
-    );
+    assert_eq!(derive(&derivation, Label::RtpSalt, 14), hex("30CBBC08863D8C85D49DB34A9AE1"));
     let authentication = hex("CEBE321F6FF7716B6FD4AB49AF256A156D38BAA4");
-    assert_eq!(
-        derive(&derivation, Label::RtpAuthentication, 20),
-        authentication
-    );
+    assert_eq!(derive(&derivation, Label::RtpAuthentication, 20), authentication);
 }
 
 #[test]
@@ -54,10 +48,7 @@ fn rfc6188_7_2_session_keys_of_256_bits_are_derived() {
     let derivation = Derivation::new(&master, &hex("3B04803DE51EE7C96423AB5B78D2")).unwrap();
     let key = hex("5BA1064E30EC51613CAD926C5A28EF731EC7FB397F70A960653CAF06554CD8C4");
     assert_eq!(derive(&derivation, Label::RtpEncryption, 32), key);
-    assert_eq!(
-        derive(&derivation, Label::RtpSalt, 14),
-        hex("FA31791685CA444A9E07C6C64E93")
-    );
+    assert_eq!(derive(&derivation, Label::RtpSalt, 14), hex("FA31791685CA444A9E07C6C64E93"));
     assert_eq!(
         derive(&derivation, Label::RtpAuthentication, 20),
         hex("FD9C32D39ED5FBB5A9DC96B30818454D1313DC05")
@@ -73,10 +64,7 @@ fn rfc3711_b2_keystream_is_produced() {
             [0; 20],
         )
     };
-    let cipher = CmCipher {
-        rtp: keys(),
-        rtcp: keys(),
-    };
+    let cipher = CmCipher { rtp: keys(), rtcp: keys() };
     let mut packet = vec![0; 12 + 48 + SRTP_OVERHEAD_MAX];
     cipher.seal_rtp(&mut packet, 12, 60, 0).unwrap();
     let keystream = hex(
@@ -90,10 +78,7 @@ const RTCP: &str = "81c8000d4d6172734e5450314e545032525450200000042a0000e9304c75
 
 fn gcm_cipher(key: &str) -> GcmCipher {
     let keys = || gcm::Keys::new(&hex(key), array("517569642070726f2071756f")).unwrap();
-    GcmCipher {
-        rtp: keys(),
-        rtcp: keys(),
-    }
+    GcmCipher { rtp: keys(), rtcp: keys() }
 }
 
 fn with_room(plain: &str) -> (Vec<u8>, usize) {
@@ -117,13 +102,9 @@ fn rfc7714_16_rtp_is_sealed_and_opened() {
     ];
     for (key, expected) in vectors {
         let (mut packet, length) = with_room(RTP);
-        let total = gcm_cipher(key)
-            .seal_rtp(&mut packet, 12, length, 0xf17b)
-            .unwrap();
+        let total = gcm_cipher(key).seal_rtp(&mut packet, 12, length, 0xf17b).unwrap();
         assert_eq!(packet[..total], hex(expected));
-        let opened = gcm_cipher(key)
-            .open_rtp(&mut packet[..total], 12, 0xf17b)
-            .unwrap();
+        let opened = gcm_cipher(key).open_rtp(&mut packet[..total], 12, 0xf17b).unwrap();
         assert_eq!(packet[..opened], hex(RTP));
     }
 }
@@ -142,9 +123,7 @@ fn rfc7714_17_rtcp_is_sealed_and_opened() {
     ];
     for (key, expected) in vectors {
         let (mut packet, length) = with_room(RTCP);
-        let total = gcm_cipher(key)
-            .seal_rtcp(&mut packet, length, 0x5d4)
-            .unwrap();
+        let total = gcm_cipher(key).seal_rtcp(&mut packet, length, 0x5d4).unwrap();
         assert_eq!(packet[..total], hex(expected));
         assert_eq!(GcmCipher::rtcp_index(&packet[..total]), Ok(0x5d4));
         let opened = gcm_cipher(key).open_rtcp(&mut packet[..total]).unwrap();
@@ -152,11 +131,8 @@ fn rfc7714_17_rtcp_is_sealed_and_opened() {
     }
 }
 
-const PROFILES: [SrtpProfile; 3] = [
-    SrtpProfile::AeadAes128Gcm,
-    SrtpProfile::AeadAes256Gcm,
-    SrtpProfile::AesCm128HmacSha1_80,
-];
+const PROFILES: [SrtpProfile; 3] =
+    [SrtpProfile::AeadAes128Gcm, SrtpProfile::AeadAes256Gcm, SrtpProfile::AesCm128HmacSha1_80];
 
 fn oracle_profile(profile: SrtpProfile) -> ProtectionProfile {
     match profile {
@@ -194,19 +170,8 @@ fn peer(profile: SrtpProfile) -> SrtpSession {
 fn oracle(profile: SrtpProfile, which: usize) -> Context {
     let keys = master(profile, which);
     let crypto = crate::stun::provider().crypto();
-    let replay = (
-        Some(srtp_replay_protection(1024)),
-        Some(srtcp_replay_protection(128)),
-    );
-    Context::new(
-        keys.key,
-        keys.salt,
-        oracle_profile(profile),
-        replay.0,
-        replay.1,
-        crypto,
-    )
-    .unwrap()
+    let replay = (Some(srtp_replay_protection(1024)), Some(srtcp_replay_protection(128)));
+    Context::new(keys.key, keys.salt, oracle_profile(profile), replay.0, replay.1, crypto).unwrap()
 }
 
 fn protect(session: &mut SrtpSession, plain: &[u8]) -> Result<Vec<u8>, SrtpError> {
@@ -388,14 +353,8 @@ fn packets_behind_the_replay_window_are_refused() {
             .collect();
         let later = protect(&mut sender, &rtp(7, 1025, 0, None, &[1; 20])).unwrap();
         assert!(unprotect(&mut receiver, &later).is_ok());
-        assert_eq!(
-            unprotect(&mut receiver, &early[1]),
-            Err(SrtpError::Replayed)
-        );
-        assert!(
-            unprotect(&mut receiver, &early[2]).is_ok(),
-            "1023 back is inside"
-        );
+        assert_eq!(unprotect(&mut receiver, &early[1]), Err(SrtpError::Replayed));
+        assert!(unprotect(&mut receiver, &early[2]).is_ok(), "1023 back is inside");
     }
 }
 
@@ -406,10 +365,7 @@ fn gcm_never_seals_a_sequence_number_twice() {
         let plain = rtp(7, 1000, 0, None, &[1; 20]);
         assert!(protect(&mut sender, &plain).is_ok());
         assert_eq!(protect(&mut sender, &plain), Err(SrtpError::NonceReuse));
-        assert!(
-            protect(&mut sender, &rtp(7, 999, 0, None, &[1; 20])).is_ok(),
-            "late but fresh"
-        );
+        assert!(protect(&mut sender, &rtp(7, 999, 0, None, &[1; 20])).is_ok(), "late but fresh");
         assert_eq!(
             protect(&mut sender, &rtp(7, 999, 0, None, &[1; 20])),
             Err(SrtpError::NonceReuse)
@@ -442,20 +398,14 @@ fn receive_streams_are_bounded_and_forgeries_take_no_room() {
         for ssrc in 0..1000 {
             let mut forged = protect(&mut sender, &rtp(ssrc, 1, 0, None, &[1; 20])).unwrap();
             *forged.last_mut().unwrap() ^= 1;
-            assert_eq!(
-                unprotect(&mut receiver, &forged),
-                Err(SrtpError::NotAuthentic)
-            );
+            assert_eq!(unprotect(&mut receiver, &forged), Err(SrtpError::NotAuthentic));
         }
         for ssrc in 0..RECEIVE_STREAMS_MAX as u32 {
             let sealed = protect(&mut sender, &rtp(ssrc, 2, 0, None, &[1; 20])).unwrap();
             assert!(unprotect(&mut receiver, &sealed).is_ok());
         }
         let one_more = protect(&mut sender, &rtp(5000, 2, 0, None, &[1; 20])).unwrap();
-        assert_eq!(
-            unprotect(&mut receiver, &one_more),
-            Err(SrtpError::TooManyStreams)
-        );
+        assert_eq!(unprotect(&mut receiver, &one_more), Err(SrtpError::TooManyStreams));
         let known = protect(&mut sender, &rtp(3, 3, 0, None, &[1; 20])).unwrap();
         assert!(unprotect(&mut receiver, &known).is_ok());
     }
@@ -463,10 +413,8 @@ fn receive_streams_are_bounded_and_forgeries_take_no_room() {
 
 #[test]
 fn thousands_of_send_streams_keep_their_own_counters() {
-    let (mut sender, mut receiver) = (
-        session(SrtpProfile::AeadAes128Gcm),
-        peer(SrtpProfile::AeadAes128Gcm),
-    );
+    let (mut sender, mut receiver) =
+        (session(SrtpProfile::AeadAes128Gcm), peer(SrtpProfile::AeadAes128Gcm));
     let ssrc_of = |stream: u32| stream.wrapping_mul(0x9e37_79b9);
     for sequence in [65_534u16, 65_535, 0, 1] {
         for stream in 0..4000 {
@@ -483,44 +431,17 @@ fn thousands_of_send_streams_keep_their_own_counters() {
 fn wrong_lengths_are_refused() {
     for profile in PROFILES {
         let good = master(profile, 0);
-        let short = MasterKey {
-            key: &good.key[1..],
-            ..good
-        };
-        assert!(matches!(
-            SrtpSession::new(profile, short, good),
-            Err(SrtpError::BadKey)
-        ));
-        let long = MasterKey {
-            salt: &KEYS[..profile.salt_len() + 1],
-            ..good
-        };
-        assert!(matches!(
-            SrtpSession::new(profile, good, long),
-            Err(SrtpError::BadKey)
-        ));
+        let short = MasterKey { key: &good.key[1..], ..good };
+        assert!(matches!(SrtpSession::new(profile, short, good), Err(SrtpError::BadKey)));
+        let long = MasterKey { salt: &KEYS[..profile.salt_len() + 1], ..good };
+        assert!(matches!(SrtpSession::new(profile, good, long), Err(SrtpError::BadKey)));
     }
     let mut sender = session(SrtpProfile::AeadAes128Gcm);
     let mut packet = rtp(1, 1, 0, None, &[0; 20]);
     let length = packet.len();
-    assert_eq!(
-        sender.protect_rtp(&mut packet, 12, length),
-        Err(SrtpError::NoRoom)
-    );
-    assert_eq!(
-        sender.protect_rtp(&mut packet, 11, 12),
-        Err(SrtpError::Malformed)
-    );
-    assert_eq!(
-        sender.protect_rtp(&mut packet, 13, 12),
-        Err(SrtpError::Malformed)
-    );
-    assert_eq!(
-        sender.protect_rtcp(&mut packet, 7),
-        Err(SrtpError::Malformed)
-    );
-    assert_eq!(
-        sender.protect_rtcp(&mut packet, length),
-        Err(SrtpError::NoRoom)
-    );
+    assert_eq!(sender.protect_rtp(&mut packet, 12, length), Err(SrtpError::NoRoom));
+    assert_eq!(sender.protect_rtp(&mut packet, 11, 12), Err(SrtpError::Malformed));
+    assert_eq!(sender.protect_rtp(&mut packet, 13, 12), Err(SrtpError::Malformed));
+    assert_eq!(sender.protect_rtcp(&mut packet, 7), Err(SrtpError::Malformed));
+    assert_eq!(sender.protect_rtcp(&mut packet, length), Err(SrtpError::NoRoom));
 }

@@ -33,16 +33,10 @@ const RFC5769_REQUEST: [u8; 108] = [
 #[test]
 fn the_request_of_rfc5769_is_read_and_verified() {
     let view = BindingView::parse(&RFC5769_REQUEST).unwrap();
-    assert_eq!(
-        (view.kind, view.use_candidate),
-        (BindingKind::Request, false)
-    );
+    assert_eq!((view.kind, view.use_candidate), (BindingKind::Request, false));
     assert_eq!(view.local_ufrag(), Some("evtj"));
     assert_eq!(view.verify(PWD), Ok(()));
-    assert_eq!(
-        view.verify("VOkJxbRl1RmTxUk/WvJxBT"),
-        Err(StunError::NotAuthentic)
-    );
+    assert_eq!(view.verify("VOkJxbRl1RmTxUk/WvJxBT"), Err(StunError::NotAuthentic));
     assert_eq!(stun_local_ufrag(&RFC5769_REQUEST), Some("evtj"));
 }
 
@@ -57,17 +51,11 @@ fn a_written_request_reads_back() {
 
 #[test]
 fn a_response_carries_the_address_and_is_no_longer_than_the_request() {
-    for address in [
-        "192.0.2.1:32853",
-        "[2001:db8:1234:5678:11:2233:4455:6677]:32853",
-    ] {
+    for address in ["192.0.2.1:32853", "[2001:db8:1234:5678:11:2233:4455:6677]:32853"] {
         let address: SocketAddr = address.parse().unwrap();
         let response = binding_success([9; 12], address.ip(), address.port(), PWD);
         let view = BindingView::parse(&response).unwrap();
-        assert_eq!(
-            (view.kind, view.verify(PWD)),
-            (BindingKind::Success, Ok(()))
-        );
+        assert_eq!((view.kind, view.verify(PWD)), (BindingKind::Success, Ok(())));
         assert_eq!(mapped_address(&response), Some(address));
         assert!(response.len() <= request(false).len());
         assert_eq!(stun_local_ufrag(&response), None);
@@ -112,22 +100,13 @@ fn missing_parts_are_named() {
     let mut bare = bytes[..integrity_at].to_vec();
     let length = bare.len() as u16 - 20;
     bare[2..4].copy_from_slice(&length.to_be_bytes());
-    assert_eq!(
-        BindingView::parse(&bare).unwrap_err(),
-        StunError::NotAuthentic
-    );
+    assert_eq!(BindingView::parse(&bare).unwrap_err(), StunError::NotAuthentic);
     let mut bad_fingerprint = bytes.clone();
     *bad_fingerprint.last_mut().unwrap() ^= 1;
-    assert_eq!(
-        BindingView::parse(&bad_fingerprint).unwrap_err(),
-        StunError::BadFingerprint
-    );
+    assert_eq!(BindingView::parse(&bad_fingerprint).unwrap_err(), StunError::BadFingerprint);
     let mut indication = bytes;
     indication[1] = 0x11;
-    assert_eq!(
-        BindingView::parse(&indication).unwrap_err(),
-        StunError::UnexpectedType
-    );
+    assert_eq!(BindingView::parse(&indication).unwrap_err(), StunError::UnexpectedType);
 }
 
 proptest! {

@@ -105,11 +105,7 @@ impl Transport {
     /// Compares the certificate of a finished handshake with the signalled
     /// fingerprint, once both are there. Keys are used only afterwards.
     pub(super) fn check_certificate(&mut self, now: Instant) {
-        let Phase::Connecting {
-            unchecked,
-            early_data,
-        } = &mut self.phase
-        else {
+        let Phase::Connecting { unchecked, early_data } = &mut self.phase else {
             return;
         };
         let Some(expected) = self.remote_fingerprint else {
@@ -124,9 +120,8 @@ impl Transport {
         let early_data = std::mem::take(early_data);
         let profile = established.srtp.profile();
         self.phase = Phase::Connected(established.srtp);
-        let elapsed = self
-            .setup_started_at
-            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let elapsed =
+            self.setup_started_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.emit(TransportEvent::Connected { profile, elapsed });
         if self.is_client {
             self.channels.connect(now);
@@ -141,17 +136,9 @@ impl Transport {
             return;
         }
         self.emit(match event {
-            ChannelEvent::Open {
-                id,
-                label,
-                reliability,
-                negotiated_by_us,
-            } => TransportEvent::ChannelOpen {
-                id,
-                label,
-                reliability,
-                negotiated_by_us,
-            },
+            ChannelEvent::Open { id, label, reliability, negotiated_by_us } => {
+                TransportEvent::ChannelOpen { id, label, reliability, negotiated_by_us }
+            }
             ChannelEvent::Closed { id } => TransportEvent::ChannelClosed { id },
             ChannelEvent::Message { id, kind, data } => TransportEvent::Message { id, kind, data },
         });

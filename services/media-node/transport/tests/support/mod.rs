@@ -25,18 +25,13 @@ pub fn identity() -> Arc<DtlsIdentity> {
 }
 
 pub fn credentials(name: &str) -> IceCredentials {
-    IceCredentials {
-        ufrag: format!("{name}Frag"),
-        pwd: format!("{name}PasswordOfEnoughLength"),
-    }
+    IceCredentials { ufrag: format!("{name}Frag"), pwd: format!("{name}PasswordOfEnoughLength") }
 }
 
 pub fn udp(address: &str) -> Path {
     Path {
         protocol: Protocol::Udp,
-        remote: address
-            .parse::<SocketAddr>()
-            .expect("an address and a port"),
+        remote: address.parse::<SocketAddr>().expect("an address and a port"),
     }
 }
 
@@ -130,12 +125,8 @@ impl Pair {
         let mut pair = Self::without_signalling(weather, server, client);
         let (server_remote, client_remote) =
             (pair.server_remote.clone(), pair.client_remote.clone());
-        pair.server
-            .set_remote(pair.now, server_remote)
-            .expect("a good fingerprint");
-        pair.client
-            .set_remote(pair.now, client_remote)
-            .expect("a good fingerprint");
+        pair.server.set_remote(pair.now, server_remote).expect("a good fingerprint");
+        pair.client.set_remote(pair.now, client_remote).expect("a good fingerprint");
         pair.client.set_remote_candidate(pair.now, server_path());
         pair
     }
@@ -190,16 +181,12 @@ impl Pair {
 
     pub fn is_connected(&self) -> bool {
         [Side::Server, Side::Client].into_iter().all(|side| {
-            self.events_of(side)
-                .any(|event| matches!(event, TransportEvent::Connected { .. }))
+            self.events_of(side).any(|event| matches!(event, TransportEvent::Connected { .. }))
         })
     }
 
     pub fn events_of(&self, side: Side) -> impl Iterator<Item = &TransportEvent> {
-        self.events
-            .iter()
-            .filter(move |(of, _)| *of == side)
-            .map(|(_, event)| event)
+        self.events.iter().filter(move |(of, _)| *of == side).map(|(_, event)| event)
     }
 
     /// Runs until `done` or fails the test after `limit` of virtual time.
@@ -208,11 +195,7 @@ impl Pair {
         self.collect();
         while !done(self) {
             let advanced = self.step(deadline);
-            assert!(
-                advanced,
-                "nothing more happens; {:?}; events {:?}",
-                self.weather, self.events
-            );
+            assert!(advanced, "nothing more happens; {:?}; events {:?}", self.weather, self.events);
         }
     }
 
@@ -228,21 +211,13 @@ impl Pair {
     fn step(&mut self, deadline: Instant) -> bool {
         let arrival = self.flying.keys().next().map(|(at, _)| *at);
         let timers = [self.server.poll_timeout(), self.client.poll_timeout()];
-        let Some(next) = timers
-            .into_iter()
-            .flatten()
-            .chain(arrival)
-            .min()
-            .filter(|next| *next <= deadline)
+        let Some(next) =
+            timers.into_iter().flatten().chain(arrival).min().filter(|next| *next <= deadline)
         else {
             return false;
         };
         self.now = self.now.max(next);
-        let due: Vec<_> = self
-            .flying
-            .range(..=(self.now, u64::MAX))
-            .map(|(key, _)| *key)
-            .collect();
+        let due: Vec<_> = self.flying.range(..=(self.now, u64::MAX)).map(|(key, _)| *key).collect();
         for key in due {
             if let Some(flying) = self.flying.remove(&key) {
                 self.deliver(&flying);
@@ -296,9 +271,7 @@ impl Pair {
                             Some(length) => cut_handshake(&datagram, length),
                             None => vec![datagram],
                         };
-                        pieces
-                            .into_iter()
-                            .for_each(|piece| self.send(side, path, piece));
+                        pieces.into_iter().for_each(|piece| self.send(side, path, piece));
                     }
                 }
             }
@@ -315,11 +288,7 @@ impl Pair {
             Side::Server => path == client_path(),
             Side::Client => path == server_path(),
         };
-        let flying = Flying {
-            to: from.other(),
-            from: seen_from,
-            datagram,
-        };
+        let flying = Flying { to: from.other(), from: seen_from, datagram };
         self.sent.push(flying.clone());
         let copies = 1 + u64::from(self.random.below(100) < self.weather.repeated);
         for _ in 0..copies {
@@ -327,11 +296,7 @@ impl Pair {
                 continue;
             }
             let jitter = self.weather.jitter.as_micros() as u64;
-            let extra = if jitter == 0 {
-                0
-            } else {
-                self.random.below(jitter)
-            };
+            let extra = if jitter == 0 { 0 } else { self.random.below(jitter) };
             self.serial += 1;
             let at = self.now + Duration::from_millis(10) + Duration::from_micros(extra);
             self.flying.insert((at, self.serial), flying.clone());
@@ -366,9 +331,7 @@ pub fn rtp(ssrc: u32, sequence: u16, payload: &[u8]) -> Vec<u8> {
 
 /// Bytes that differ from place to place.
 pub fn pattern(length: usize) -> Vec<u8> {
-    (0..length)
-        .map(|index| (index * 31 + index / 251) as u8)
-        .collect()
+    (0..length).map(|index| (index * 31 + index / 251) as u8).collect()
 }
 
 /// Longer than any set-up takes.

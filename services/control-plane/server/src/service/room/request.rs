@@ -17,12 +17,8 @@ use crate::names;
 use crate::participants::ParticipantChange;
 use crate::rooms::{NewRoom, RoomChange};
 
-const ROOM_FIELDS: &[&str] = &[
-    "metadata",
-    "max_participants",
-    "empty_timeout",
-    "departure_timeout",
-];
+const ROOM_FIELDS: &[&str] =
+    &["metadata", "max_participants", "empty_timeout", "departure_timeout"];
 const PARTICIPANT_FIELDS: &[&str] = &["display_name", "metadata", "attributes", "permission"];
 
 pub(super) fn new_room(request: &CreateRoomRequest) -> Result<NewRoom, Status> {
@@ -74,20 +70,14 @@ fn timeouts(room: &Room) -> Result<(Duration, Duration), Status> {
 /// The rooms a list is limited to; empty means all.
 pub(super) fn wanted_rooms(names: &[String]) -> Result<BTreeSet<RoomId>, Status> {
     input::count("names", names.len())?;
-    names
-        .iter()
-        .map(|name| names::parse_room("names", name))
-        .collect()
+    names.iter().map(|name| names::parse_room("names", name)).collect()
 }
 
 /// Names a list of rooms, for its page tokens.
 pub(super) fn list_of(wanted: &BTreeSet<RoomId>) -> String {
     let names = wanted.iter().map(RoomId::as_str);
     // No room has a `/` in its id, so no two lists have one name.
-    std::iter::once("rooms")
-        .chain(names)
-        .collect::<Vec<_>>()
-        .join("/")
+    std::iter::once("rooms").chain(names).collect::<Vec<_>>().join("/")
 }
 
 pub(super) fn token_ttl(ttl: Option<&prost_types::Duration>) -> Result<Duration, Status> {
@@ -142,18 +132,10 @@ pub(super) fn participant_change(
     if let Some(permission) = &request.permission {
         input::permission("permission", permission)?;
     }
-    let mask_names_permission = mask
-        .as_ref()
-        .is_some_and(|mask| mask.contains("permission"));
-    let whole = request
-        .update_mask
-        .as_ref()
-        .is_some_and(|mask| mask.paths == ["*"]);
+    let mask_names_permission = mask.as_ref().is_some_and(|mask| mask.contains("permission"));
+    let whole = request.update_mask.as_ref().is_some_and(|mask| mask.paths == ["*"]);
     if mask_names_permission && request.permission.is_none() && !whole {
-        return Err(status::invalid_argument(
-            "permission",
-            "must be set if the mask names it",
-        ));
+        return Err(status::invalid_argument("permission", "must be set if the mask names it"));
     }
     let display_name = participant.display_name;
     let metadata = participant.metadata;
@@ -161,11 +143,7 @@ pub(super) fn participant_change(
     Ok(ParticipantChange {
         display_name: named("display_name", !display_name.is_empty()).then_some(display_name),
         metadata: named("metadata", !metadata.is_empty()).then_some(metadata),
-        attributes: if named("attributes", true) {
-            attributes
-        } else {
-            Default::default()
-        },
+        attributes: if named("attributes", true) { attributes } else { Default::default() },
         permission: request.permission.filter(|_| named("permission", true)),
     })
 }
@@ -210,10 +188,7 @@ mod tests {
     fn a_mask_that_names_permission_needs_one() {
         assert!(participant_change(update(&["permission"])).is_err());
         let permission = Some(ParticipantPermission::default());
-        let request = UpdateParticipantRequest {
-            permission,
-            ..update(&["permission"])
-        };
+        let request = UpdateParticipantRequest { permission, ..update(&["permission"]) };
         assert!(participant_change(request).unwrap().permission.is_some());
     }
 

@@ -110,28 +110,17 @@ impl Bench {
     }
 
     pub fn node(&self, id: &str) -> &TestNode {
-        self.nodes
-            .iter()
-            .find(|node| node.id.as_str() == id)
-            .expect("a node of the bench")
+        self.nodes.iter().find(|node| node.id.as_str() == id).expect("a node of the bench")
     }
 
     /// Grants of a platform's backend.
     pub fn everything(&self) -> Grants {
-        Grants {
-            room_create: true,
-            room_list: true,
-            ..Grants::default()
-        }
+        Grants { room_create: true, room_list: true, ..Grants::default() }
     }
 
     /// Grants of a room's administrator.
     pub fn admin(&self, room: &str) -> Grants {
-        Grants {
-            room: room.to_owned(),
-            room_admin: true,
-            ..Grants::default()
-        }
+        Grants { room: room.to_owned(), room_admin: true, ..Grants::default() }
     }
 
     pub fn token(&self, grants: Grants) -> String {
@@ -144,17 +133,12 @@ impl Bench {
     pub fn with<T>(&self, grants: Grants, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let value = format!("Bearer {}", self.token(grants));
-        request
-            .metadata_mut()
-            .insert("authorization", value.parse().unwrap());
+        request.metadata_mut().insert("authorization", value.parse().unwrap());
         request
     }
 
     pub async fn create(&self, replica: usize, room: &str) -> Result<Room, Status> {
-        let request = CreateRoomRequest {
-            room_id: room.to_owned(),
-            ..Default::default()
-        };
+        let request = CreateRoomRequest { room_id: room.to_owned(), ..Default::default() };
         self.create_as(replica, request).await
     }
 
@@ -164,39 +148,22 @@ impl Bench {
         request: CreateRoomRequest,
     ) -> Result<Room, Status> {
         let request = self.with(self.everything(), request);
-        let answer = self.replicas[replica]
-            .rooms
-            .clone()
-            .create_room(request)
-            .await?;
+        let answer = self.replicas[replica].rooms.clone().create_room(request).await?;
         Ok(answer.into_inner().room.expect("a room"))
     }
 
     pub async fn get(&self, replica: usize, room: &str) -> Result<Room, Status> {
-        let request = GetRoomRequest {
-            name: format!("rooms/{room}"),
-        };
+        let request = GetRoomRequest { name: format!("rooms/{room}") };
         let request = self.with(self.everything(), request);
-        let answer = self.replicas[replica]
-            .rooms
-            .clone()
-            .get_room(request)
-            .await?;
+        let answer = self.replicas[replica].rooms.clone().get_room(request).await?;
         Ok(answer.into_inner().room.expect("a room"))
     }
 
     pub async fn delete(&self, replica: usize, room: &str) -> Result<(), Status> {
-        let request = DeleteRoomRequest {
-            name: format!("rooms/{room}"),
-            request_id: String::new(),
-        };
+        let request =
+            DeleteRoomRequest { name: format!("rooms/{room}"), request_id: String::new() };
         let request = self.with(self.everything(), request);
-        self.replicas[replica]
-            .rooms
-            .clone()
-            .delete_room(request)
-            .await
-            .map(drop)
+        self.replicas[replica].rooms.clone().delete_room(request).await.map(drop)
     }
 
     pub async fn place_as(
@@ -205,11 +172,7 @@ impl Bench {
         request: PlaceParticipantRequest,
     ) -> PlaceParticipantResponse {
         let mut placement = self.replicas[replica].placement.clone();
-        placement
-            .place_participant(request)
-            .await
-            .unwrap()
-            .into_inner()
+        placement.place_participant(request).await.unwrap().into_inner()
     }
 
     /// Places a participant who may create the room.

@@ -16,19 +16,14 @@ pub use node::TestNode;
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let started = std::time::Instant::now();
     while !holds().await {
-        assert!(
-            started.elapsed() < Duration::from_secs(10),
-            "never happened: {what}"
-        );
+        assert!(started.elapsed() < Duration::from_secs(10), "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 /// The reason in an error's details.
 pub fn reason(status: &Status) -> String {
-    let info = status
-        .get_details_error_info()
-        .expect("every error has a reason");
+    let info = status.get_details_error_info().expect("every error has a reason");
     assert_eq!(info.domain, "headwater.v1");
     info.reason
 }
@@ -36,8 +31,5 @@ pub fn reason(status: &Status) -> String {
 /// The fields that an error blames.
 pub fn fields(status: &Status) -> Vec<String> {
     let bad = status.get_details_bad_request().expect("a BadRequest");
-    bad.field_violations
-        .into_iter()
-        .map(|violation| violation.field)
-        .collect()
+    bad.field_violations.into_iter().map(|violation| violation.field).collect()
 }

@@ -75,11 +75,7 @@ impl Memory {
                 self.rooms.insert(assign.room_id, carried);
             }
             Order::ReleaseRoom(release) => {
-                if self
-                    .rooms
-                    .get(&release.room_id)
-                    .is_some_and(|it| it.epoch <= release.epoch)
-                {
+                if self.rooms.get(&release.room_id).is_some_and(|it| it.epoch <= release.epoch) {
                     self.rooms.remove(&release.room_id);
                 }
                 self.released.push(release);
@@ -95,30 +91,16 @@ impl Memory {
             shard: carried.shard,
             participant_count: count(carried.participants.len()),
             publisher_count: count(
-                carried
-                    .participants
-                    .iter()
-                    .filter(|it| !it.tracks.is_empty())
-                    .count(),
+                carried.participants.iter().filter(|it| !it.tracks.is_empty()).count(),
             ),
             empty_millis: if carried.participants.is_empty() {
-                carried
-                    .empty_since
-                    .elapsed()
-                    .as_millis()
-                    .max(1)
-                    .try_into()
-                    .unwrap()
+                carried.empty_since.elapsed().as_millis().max(1).try_into().unwrap()
             } else {
                 0
             },
             ever_joined: carried.ever_joined,
         });
-        let participants = self
-            .rooms
-            .values()
-            .map(|carried| carried.participants.len())
-            .sum();
+        let participants = self.rooms.values().map(|carried| carried.participants.len()).sum();
         ControlResponse {
             boot_id: boot_id.to_owned(),
             load: Some(v1::NodeLoad {
@@ -161,15 +143,9 @@ impl TestNode {
         let memory = Arc::new(Mutex::new(memory));
         let stop = CancellationToken::new();
         let boot_id = format!("{id}-{:x}", rand::random::<u64>());
-        let service = Service {
-            memory: memory.clone(),
-            boot_id: boot_id.clone(),
-        };
+        let service = Service { memory: memory.clone(), boot_id: boot_id.clone() };
         // Without grace, cancelling it is like killing it.
-        let config = ServerConfig {
-            shutdown_grace_seconds: 0,
-            ..ServerConfig::default()
-        };
+        let config = ServerConfig { shutdown_grace_seconds: 0, ..ServerConfig::default() };
         let server = Server::new(config)
             .add_internal_service(NodeServiceServer::new(service), credential)
             .serve(stop.clone())
@@ -178,13 +154,7 @@ impl TestNode {
         server.set_serving().await;
         let address = server.address();
         tokio::spawn(server.join());
-        let node = Self {
-            id: NodeId::new(id).unwrap(),
-            boot_id,
-            address,
-            memory,
-            stop,
-        };
+        let node = Self { id: NodeId::new(id).unwrap(), boot_id, address, memory, stop };
         node.register(store).await;
         node
     }
@@ -301,10 +271,7 @@ impl NodeService for Service {
         let memory = self.memory.clone();
         tokio::spawn(async move {
             while let Ok(Some(request)) = orders.message().await {
-                memory
-                    .lock()
-                    .unwrap()
-                    .obey(request.request.expect("an order"));
+                memory.lock().unwrap().obey(request.request.expect("an order"));
             }
         });
         let (memory, boot_id) = (self.memory.clone(), self.boot_id.clone());
@@ -324,37 +291,23 @@ impl NodeService for Service {
         &self,
         request: Request<ListParticipantsRequest>,
     ) -> Result<Response<ListParticipantsResponse>, Status> {
-        let traceparent = request
-            .metadata()
-            .get("traceparent")
-            .map(|it| it.to_str().unwrap());
+        let traceparent = request.metadata().get("traceparent").map(|it| it.to_str().unwrap());
         let traceparent = traceparent.unwrap_or_default().to_owned();
         let room = request.into_inner().room_id;
         let mut memory = self.memory.lock().unwrap();
         memory.traceparents.push(traceparent);
-        let carried = memory
-            .rooms
-            .get(&room)
-            .ok_or_else(|| status::not_found("room", &room))?;
-        Ok(Response::new(ListParticipantsResponse {
-            participants: carried.participants.clone(),
-        }))
+        let carried = memory.rooms.get(&room).ok_or_else(|| status::not_found("room", &room))?;
+        Ok(Response::new(ListParticipantsResponse { participants: carried.participants.clone() }))
     }
 
     async fn command_participant(
         &self,
         request: Request<CommandParticipantRequest>,
     ) -> Result<Response<CommandParticipantResponse>, Status> {
-        let CommandParticipantRequest {
-            room_id,
-            identity,
-            command,
-        } = request.into_inner();
+        let CommandParticipantRequest { room_id, identity, command } = request.into_inner();
         let mut memory = self.memory.lock().unwrap();
-        let carried = memory
-            .rooms
-            .get_mut(&room_id)
-            .ok_or_else(|| status::not_found("room", &room_id))?;
+        let carried =
+            memory.rooms.get_mut(&room_id).ok_or_else(|| status::not_found("room", &room_id))?;
         let index = carried
             .participants
             .iter()

@@ -19,10 +19,7 @@ pub struct RemovableStore {
 
 impl RemovableStore {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            inner: MemoryStore::new(),
-            here: watch::Sender::new(true),
-        })
+        Arc::new(Self { inner: MemoryStore::new(), here: watch::Sender::new(true) })
     }
 
     pub fn take_away(&self) {

@@ -18,9 +18,7 @@ async fn elect(election: &Election, name: &'static str) -> Leadership {
 }
 
 fn owned(leadership: &Leadership, by: &str) -> Transaction {
-    Transaction::new()
-        .fenced(leadership.fence())
-        .then(put_op("owned", by, None))
+    Transaction::new().fenced(leadership.fence()).then(put_op("owned", by, None))
 }
 
 pub async fn a_deposed_leader_cannot_write(fixture: Fixture) {
@@ -41,18 +39,9 @@ pub async fn a_deposed_leader_cannot_write(fixture: Fixture) {
     assert!(!old.is_held());
     // What the old one does to its own lease is nothing to the new one.
     old.resign().await;
-    assert!(
-        store
-            .commit(owned(&new, "new again"))
-            .await
-            .unwrap()
-            .succeeded
-    );
+    assert!(store.commit(owned(&new, "new again")).await.unwrap().succeeded);
     let leader = election.leader().await.unwrap().unwrap();
-    assert_eq!(
-        (&leader.candidate[..], leader.token),
-        (&b"new"[..], new.fence().token())
-    );
+    assert_eq!((&leader.candidate[..], leader.token), (&b"new"[..], new.fence().token()));
     new.resign().await;
     assert_eq!(election.leader().await.unwrap(), None);
 }
@@ -62,9 +51,7 @@ pub async fn a_leader_that_resigns_is_followed_at_once(fixture: Fixture) {
     let election = election(&store, Duration::from_secs(60));
     let first = elect(&election, "first").await;
     let mut observation = election.observe();
-    let seen = within(LIMIT, "observation", observation.next())
-        .await
-        .unwrap();
+    let seen = within(LIMIT, "observation", observation.next()).await.unwrap();
     assert_eq!(&seen.candidate[..], b"first");
     let next = tokio::spawn({
         let election = election.clone();
@@ -75,20 +62,13 @@ pub async fn a_leader_that_resigns_is_followed_at_once(fixture: Fixture) {
     let resigned = Instant::now();
     first.resign().await;
     let second = within(LIMIT, "succession", next).await.unwrap();
-    assert!(
-        resigned.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        resigned.elapsed()
-    );
+    assert!(resigned.elapsed() < Duration::from_secs(5), "{:?}", resigned.elapsed());
     assert!(second.is_held());
     let mut seen = within(LIMIT, "observation", observation.next()).await;
     if seen.is_none() {
         seen = within(LIMIT, "observation", observation.next()).await;
     }
-    assert_eq!(
-        seen.map(|leader| leader.token),
-        Some(second.fence().token())
-    );
+    assert_eq!(seen.map(|leader| leader.token), Some(second.fence().token()));
     second.resign().await;
 }
 
@@ -99,19 +79,11 @@ pub async fn a_leader_that_falls_silent_is_followed_after_its_time(fixture: Fixt
     // It leads as long as it is not silent.
     tokio::time::sleep(fixture.ttl * 2).await;
     assert!(first.is_held());
-    assert!(
-        store
-            .commit(owned(&first, "first"))
-            .await
-            .unwrap()
-            .succeeded
-    );
+    assert!(store.commit(owned(&first, "first")).await.unwrap().succeeded);
     let fence = first.fence().clone();
     drop(first);
     let second = elect(&election, "second").await;
-    let late = Transaction::new()
-        .fenced(&fence)
-        .then(put_op("owned", "late", None));
+    let late = Transaction::new().fenced(&fence).then(put_op("owned", "late", None));
     assert!(!store.commit(late).await.unwrap().succeeded);
     second.resign().await;
 }
@@ -126,10 +98,7 @@ pub async fn many_candidates_never_lead_together(fixture: Fixture) {
             tokio::spawn(async move {
                 let leadership = election.campaign(format!("c{i}")).await;
                 let busy = Transaction::create(key("busy"), "1").fenced(leadership.fence());
-                assert!(
-                    store.commit(busy).await.unwrap().succeeded,
-                    "somebody else leads too"
-                );
+                assert!(store.commit(busy).await.unwrap().succeeded, "somebody else leads too");
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 let done = Transaction::new()
                     .fenced(leadership.fence())
@@ -143,11 +112,7 @@ pub async fn many_candidates_never_lead_together(fixture: Fixture) {
         .collect();
     let mut tokens = Vec::new();
     for task in tasks {
-        tokens.push(
-            within(Duration::from_secs(30), "a turn", task)
-                .await
-                .unwrap(),
-        );
+        tokens.push(within(Duration::from_secs(30), "a turn", task).await.unwrap());
     }
     tokens.sort();
     tokens.dedup();

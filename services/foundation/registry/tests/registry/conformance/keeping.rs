@@ -10,10 +10,7 @@ use crate::support::{Fixture, delete, key, until, value, within};
 
 fn register(store: &Arc<dyn Store>, ttl: Duration, who: &'static str) -> LeaseKeeper {
     LeaseKeeper::start(Arc::clone(store), ttl, move |incarnation| {
-        vec![Registration {
-            key: key("nodes/n"),
-            value: format!("{who} {incarnation}").into(),
-        }]
+        vec![Registration { key: key("nodes/n"), value: format!("{who} {incarnation}").into() }]
     })
 }
 
@@ -29,11 +26,7 @@ pub async fn keys_stay_while_they_are_kept_and_go_when_released(fixture: Fixture
     while Instant::now() < until {
         tokio::time::sleep(fixture.ttl / 10).await;
         let now = store.get(&key("nodes/n")).await.unwrap();
-        assert_eq!(
-            now.map(|e| e.mod_revision),
-            Some(entry.mod_revision),
-            "untouched"
-        );
+        assert_eq!(now.map(|e| e.mod_revision), Some(entry.mod_revision), "untouched");
     }
     let letting_go = Instant::now();
     keeper.release().await;
@@ -46,24 +39,11 @@ pub async fn a_lost_lease_is_registered_anew_as_another_incarnation(fixture: Fix
     let keeper = register(&store, fixture.ttl, "a");
     within(Duration::from_secs(10), "registration", keeper.held()).await;
     let mut state = keeper.state();
-    let LeaseState::Held { lease, .. } = state.borrow().clone() else {
-        panic!("held")
-    };
+    let LeaseState::Held { lease, .. } = state.borrow().clone() else { panic!("held") };
     store.revoke_lease(lease).await.unwrap();
-    let again = state.wait_for(|state| {
-        matches!(
-            state,
-            LeaseState::Held {
-                incarnation: Incarnation(2),
-                ..
-            }
-        )
-    });
-    drop(
-        within(Duration::from_secs(20), "another incarnation", again)
-            .await
-            .unwrap(),
-    );
+    let again = state
+        .wait_for(|state| matches!(state, LeaseState::Held { incarnation: Incarnation(2), .. }));
+    drop(within(Duration::from_secs(20), "another incarnation", again).await.unwrap());
     let entry = store.get(&key("nodes/n")).await.unwrap().unwrap();
     assert_eq!(&entry.value[..], b"a 2");
     assert_ne!(entry.lease, Some(lease));
@@ -76,17 +56,8 @@ pub async fn a_second_holder_waits_for_the_first(fixture: Fixture) {
     within(Duration::from_secs(10), "registration", first.held()).await;
     let second = register(&store, fixture.ttl, "second");
     let mut state = second.state();
-    let waiting = state.wait_for(|state| {
-        *state
-            == LeaseState::Waiting {
-                key: key("nodes/n"),
-            }
-    });
-    drop(
-        within(Duration::from_secs(10), "waiting", waiting)
-            .await
-            .unwrap(),
-    );
+    let waiting = state.wait_for(|state| *state == LeaseState::Waiting { key: key("nodes/n") });
+    drop(within(Duration::from_secs(10), "waiting", waiting).await.unwrap());
     tokio::time::sleep(fixture.ttl * 2).await;
     assert_eq!(value(&*store, "nodes/n").await.unwrap(), "first 1");
     // The first one crashes: its lease runs out.
@@ -104,14 +75,8 @@ pub async fn a_deleted_key_comes_back_and_a_new_value_is_written(fixture: Fixtur
     let keeper = LeaseKeeper::start(Arc::clone(&store), fixture.ttl, move |incarnation| {
         let value = format!("{incarnation} {}", told.load(Ordering::Relaxed));
         vec![
-            Registration {
-                key: key("nodes/n"),
-                value: value.clone().into(),
-            },
-            Registration {
-                key: key("addresses/n"),
-                value: value.into(),
-            },
+            Registration { key: key("nodes/n"), value: value.clone().into() },
+            Registration { key: key("addresses/n"), value: value.into() },
         ]
     });
     within(Duration::from_secs(10), "registration", keeper.held()).await;

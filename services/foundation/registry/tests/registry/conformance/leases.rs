@@ -24,10 +24,7 @@ pub async fn a_lease_ends_after_its_time_and_not_before(fixture: Fixture) {
     assert_eq!(value(&*store, "nodes/a").await, None);
     assert_eq!(value(&*store, "lifecycle/a").await.unwrap(), "DRAIN");
     let late = store.keep_alive(lease.id).await.unwrap_err();
-    assert!(
-        matches!(late, StoreError::LeaseNotFound(id) if id == lease.id),
-        "{late}"
-    );
+    assert!(matches!(late, StoreError::LeaseNotFound(id) if id == lease.id), "{late}");
 }
 
 pub async fn a_lease_kept_alive_outlives_its_time(fixture: Fixture) {
@@ -52,10 +49,7 @@ pub async fn a_revoked_lease_takes_its_keys_at_once(fixture: Fixture) {
     put_under(&*store, "other", "1", other.id).await;
     store.revoke_lease(lease.id).await.unwrap();
     let left = store.list(&Prefix::ALL).await.unwrap().entries;
-    assert_eq!(
-        left.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(),
-        ["other"]
-    );
+    assert_eq!(left.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["other"]);
     store.revoke_lease(lease.id).await.unwrap();
     store.revoke_lease(other.id).await.unwrap();
     assert_eq!(value(&*store, "other").await, None);
@@ -72,10 +66,7 @@ pub async fn a_key_written_without_its_lease_stays(fixture: Fixture) {
     store.revoke_lease(first).await.unwrap();
     assert_eq!(value(&*store, "freed").await.unwrap(), "2");
     assert_eq!(store.get(&key("freed")).await.unwrap().unwrap().lease, None);
-    assert_eq!(
-        store.get(&key("moved")).await.unwrap().unwrap().lease,
-        Some(second)
-    );
+    assert_eq!(store.get(&key("moved")).await.unwrap().unwrap().lease, Some(second));
     store.revoke_lease(second).await.unwrap();
     until("the moved key goes with its new lease", || async {
         value(&*store, "moved").await.is_none()
@@ -87,14 +78,9 @@ pub async fn nothing_hangs_on_a_lease_that_is_not_there(fixture: Fixture) {
     let store = fixture.store;
     let lease = store.grant_lease(Duration::from_secs(60)).await.unwrap().id;
     store.revoke_lease(lease).await.unwrap();
-    let put = Transaction::new()
-        .then(put_op("b", "1", None))
-        .then(put_op("a", "1", Some(lease)));
+    let put = Transaction::new().then(put_op("b", "1", None)).then(put_op("a", "1", Some(lease)));
     let error = store.commit(put).await.unwrap_err();
-    assert!(
-        matches!(error, StoreError::LeaseNotFound(id) if id == lease),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::LeaseNotFound(id) if id == lease), "{error}");
     assert_eq!(store.list(&Prefix::ALL).await.unwrap().entries, []);
     let error = store.keep_alive(lease).await.unwrap_err();
     assert!(matches!(error, StoreError::LeaseNotFound(_)), "{error}");

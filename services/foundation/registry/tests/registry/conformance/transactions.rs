@@ -48,11 +48,7 @@ pub async fn a_listing_is_sorted_and_whole(fixture: Fixture) {
     }
     let last = put(&*store, "rooms/Zürich", "é").await;
     let listed = store.list(&Prefix::below("rooms").unwrap()).await.unwrap();
-    let names: Vec<_> = listed
-        .entries
-        .iter()
-        .map(|e| e.key.as_str().to_owned())
-        .collect();
+    let names: Vec<_> = listed.entries.iter().map(|e| e.key.as_str().to_owned()).collect();
     let mut expected: Vec<_> = (0..300).map(|i| format!("rooms/{i:03}")).collect();
     expected.push("rooms/Zürich".to_owned());
     assert_eq!(names, expected);
@@ -62,60 +58,24 @@ pub async fn a_listing_is_sorted_and_whole(fixture: Fixture) {
 
 pub async fn creating_succeeds_once(fixture: Fixture) {
     let store = fixture.store;
-    let first = store
-        .commit(Transaction::create(key("a"), "1"))
-        .await
-        .unwrap();
+    let first = store.commit(Transaction::create(key("a"), "1")).await.unwrap();
     assert!(first.succeeded);
-    let second = store
-        .commit(Transaction::create(key("a"), "2"))
-        .await
-        .unwrap();
+    let second = store.commit(Transaction::create(key("a"), "2")).await.unwrap();
     assert!(!second.succeeded);
     let entry = store.get(&key("a")).await.unwrap().unwrap();
-    assert_eq!(
-        (&entry.value[..], entry.mod_revision),
-        (&b"1"[..], first.revision)
-    );
+    assert_eq!((&entry.value[..], entry.mod_revision), (&b"1"[..], first.revision));
 }
 
 pub async fn replacing_needs_the_last_revision(fixture: Fixture) {
     let store = fixture.store;
     let first = put(&*store, "a", "1").await;
-    let second = store
-        .commit(Transaction::replace(key("a"), first, "2"))
-        .await
-        .unwrap();
+    let second = store.commit(Transaction::replace(key("a"), first, "2")).await.unwrap();
     assert!(second.succeeded);
-    assert!(
-        !store
-            .commit(Transaction::replace(key("a"), first, "3"))
-            .await
-            .unwrap()
-            .succeeded
-    );
-    assert!(
-        !store
-            .commit(Transaction::remove(key("a"), first))
-            .await
-            .unwrap()
-            .succeeded
-    );
-    assert!(
-        !store
-            .commit(Transaction::replace(key("b"), first, "3"))
-            .await
-            .unwrap()
-            .succeeded
-    );
+    assert!(!store.commit(Transaction::replace(key("a"), first, "3")).await.unwrap().succeeded);
+    assert!(!store.commit(Transaction::remove(key("a"), first)).await.unwrap().succeeded);
+    assert!(!store.commit(Transaction::replace(key("b"), first, "3")).await.unwrap().succeeded);
     assert_eq!(value(&*store, "a").await.unwrap(), "2");
-    assert!(
-        store
-            .commit(Transaction::remove(key("a"), second.revision))
-            .await
-            .unwrap()
-            .succeeded
-    );
+    assert!(store.commit(Transaction::remove(key("a"), second.revision)).await.unwrap().succeeded);
     assert_eq!(value(&*store, "a").await, None);
 }
 
@@ -150,24 +110,16 @@ pub async fn a_failed_transaction_writes_nothing_and_reads_otherwise(fixture: Fi
     };
     let failed = store.commit(transaction()).await.unwrap();
     assert!(!failed.succeeded);
-    let [Some(found), None] = &failed.read[..] else {
-        panic!("{:?}", failed.read)
-    };
+    let [Some(found), None] = &failed.read[..] else { panic!("{:?}", failed.read) };
     assert_eq!((found.key.as_str(), &found.value[..]), ("a", &b"1"[..]));
     assert_eq!(value(&*store, "x").await, None);
     delete(&*store, "a").await;
-    let done = store
-        .commit(transaction().then(Operation::Get(key("none"))))
-        .await
-        .unwrap();
+    let done = store.commit(transaction().then(Operation::Get(key("none")))).await.unwrap();
     assert!(done.succeeded);
     assert_eq!(done.read, [None]);
     let x = store.get(&key("x")).await.unwrap().unwrap();
     let y = store.get(&key("y")).await.unwrap().unwrap();
-    assert_eq!(
-        (x.mod_revision, y.mod_revision),
-        (done.revision, done.revision)
-    );
+    assert_eq!((x.mod_revision, y.mod_revision), (done.revision, done.revision));
 }
 
 pub async fn a_lease_can_be_compared(fixture: Fixture) {
@@ -176,9 +128,7 @@ pub async fn a_lease_can_be_compared(fixture: Fixture) {
     let other = store.grant_lease(fixture.ttl * 10).await.unwrap().id;
     put_under(&*store, "a", "1", ours).await;
     let if_under = |lease| {
-        Transaction::new()
-            .when(Compare::Lease(key("a"), lease))
-            .then(put_op("a", "2", Some(ours)))
+        Transaction::new().when(Compare::Lease(key("a"), lease)).then(put_op("a", "2", Some(ours)))
     };
     assert!(!store.commit(if_under(other)).await.unwrap().succeeded);
     assert!(store.commit(if_under(ours)).await.unwrap().succeeded);
@@ -191,36 +141,22 @@ pub async fn transactions_have_bounds(fixture: Fixture) {
     let many = |count: usize| {
         (0..count).fold(Transaction::new(), |transaction, i| {
             let name = format!("k{i}");
-            transaction
-                .when(Compare::Absent(key(&name)))
-                .then(put_op(&name, "v", None))
+            transaction.when(Compare::Absent(key(&name))).then(put_op(&name, "v", None))
         })
     };
     let refused = store.commit(many(128)).await.unwrap_err();
     assert!(
-        matches!(
-            refused,
-            StoreError::Transaction(TransactionError::TooMany { count: 128 })
-        ),
+        matches!(refused, StoreError::Transaction(TransactionError::TooMany { count: 128 })),
         "{refused}"
     );
     assert!(store.commit(many(127)).await.unwrap().succeeded);
     let large = |bytes: usize| Transaction::create(key("large"), vec![b'x'; bytes]);
     let refused = store.commit(large(1024 * 1024)).await.unwrap_err();
     assert!(
-        matches!(
-            refused,
-            StoreError::Transaction(TransactionError::TooLarge { .. })
-        ),
+        matches!(refused, StoreError::Transaction(TransactionError::TooLarge { .. })),
         "{refused}"
     );
-    assert!(
-        store
-            .commit(large(1024 * 1024 - 10))
-            .await
-            .unwrap()
-            .succeeded
-    );
+    assert!(store.commit(large(1024 * 1024 - 10)).await.unwrap().succeeded);
     let found = store.get(&key("large")).await.unwrap().unwrap();
     assert_eq!(found.value.len(), 1024 * 1024 - 10);
     let twice = Transaction::create(key("t"), "1").then(Operation::Delete(key("t")));
@@ -267,14 +203,8 @@ pub async fn contention_ends_exact(fixture: Fixture) {
     for task in tasks {
         conflicts += task.await.unwrap();
     }
-    assert_eq!(
-        value(&*store, "left").await.unwrap(),
-        (TASKS * EACH).to_string()
-    );
-    assert_eq!(
-        value(&*store, "right").await.unwrap(),
-        (TASKS * EACH).to_string()
-    );
+    assert_eq!(value(&*store, "left").await.unwrap(), (TASKS * EACH).to_string());
+    assert_eq!(value(&*store, "right").await.unwrap(), (TASKS * EACH).to_string());
     assert!(conflicts > 0, "the tasks did contend");
 }
 

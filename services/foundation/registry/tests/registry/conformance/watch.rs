@@ -17,10 +17,7 @@ use crate::support::{
 pub async fn changes_are_told_once_and_in_order(fixture: Fixture) {
     let store = fixture.store;
     let start = put(&*store, "rooms/before", "0").await;
-    let mut stream = store
-        .watch(&Prefix::below("rooms").unwrap(), start)
-        .await
-        .unwrap();
+    let mut stream = store.watch(&Prefix::below("rooms").unwrap(), start).await.unwrap();
     let mut expected = Vec::new();
     for i in 0..50 {
         put(&*store, "rooms/a", &i.to_string()).await;
@@ -42,19 +39,12 @@ pub async fn a_transaction_is_told_whole(fixture: Fixture) {
         .then(put_op("b", "1", None))
         .then(put_op("c", "1", None));
     let done = store.commit(all).await.unwrap();
-    let told = within(Duration::from_secs(10), "changes", stream.next())
-        .await
-        .unwrap()
-        .unwrap();
+    let told = within(Duration::from_secs(10), "changes", stream.next()).await.unwrap().unwrap();
     assert_eq!(told.revision, done.revision);
     let mut shorts: Vec<_> = told.changes.iter().map(short).collect();
     shorts.sort();
     assert_eq!(shorts, ["a-", "b=1", "c=1"]);
-    assert!(
-        told.changes
-            .iter()
-            .all(|change| change.revision() == done.revision)
-    );
+    assert!(told.changes.iter().all(|change| change.revision() == done.revision));
 }
 
 pub async fn old_changes_are_told_again_from_a_revision(fixture: Fixture) {
@@ -81,10 +71,7 @@ pub async fn a_revision_that_never_was_is_a_gap(fixture: Fixture) {
             .expect("an error before the end")
             .unwrap_err(),
     };
-    assert!(
-        matches!(error, WatchError::Gap { after, .. } if after == future),
-        "{error}"
-    );
+    assert!(matches!(error, WatchError::Gap { after, .. } if after == future), "{error}");
 }
 
 /// Writers are at work while the watch begins: what it tells and what is there
@@ -108,11 +95,8 @@ pub async fn snapshot_then_changes_without_a_seam(fixture: Fixture) {
     let mut watch = Watch::start(Arc::clone(&store), Prefix::ALL);
     let snapshot = next_snapshot(&mut watch).await;
     let mut last = snapshot.revision;
-    let mut seen: BTreeMap<_, _> = snapshot
-        .entries
-        .into_iter()
-        .map(|entry| (entry.key.clone(), entry))
-        .collect();
+    let mut seen: BTreeMap<_, _> =
+        snapshot.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
     for writer in writers {
         writer.await.unwrap();
     }
@@ -125,11 +109,7 @@ pub async fn snapshot_then_changes_without_a_seam(fixture: Fixture) {
             match change {
                 Change::Put(entry) => {
                     let before = seen.insert(entry.key.clone(), entry.clone());
-                    assert_eq!(
-                        before.map_or(0, |b| b.version) + 1,
-                        entry.version,
-                        "no step lost"
-                    );
+                    assert_eq!(before.map_or(0, |b| b.version) + 1, entry.version, "no step lost");
                 }
                 Change::Deleted { key, .. } => assert!(seen.remove(&key).is_some()),
             }
@@ -151,11 +131,7 @@ pub async fn a_broken_watch_resumes_without_loss(fixture: Fixture) {
     let mut state = watch.state();
     let mut reaches = async |wanted| {
         let reached = state.wait_for(|state| *state == wanted);
-        drop(
-            within(Duration::from_secs(10), "watch state", reached)
-                .await
-                .unwrap(),
-        );
+        drop(within(Duration::from_secs(10), "watch state", reached).await.unwrap());
     };
     reaches(WatchState::Following).await;
 
@@ -187,10 +163,7 @@ pub async fn a_broken_watch_resumes_without_loss(fixture: Fixture) {
     assert_eq!(shorts, ["goes-", "comes=1", "changes=4"]);
     put(&*fixture.store, "after", "1").await;
     let after = next_changes(&mut watch).await;
-    assert_eq!(
-        after.changes.iter().map(short).collect::<Vec<_>>(),
-        ["after=1"]
-    );
+    assert_eq!(after.changes.iter().map(short).collect::<Vec<_>>(), ["after=1"]);
 }
 
 /// More changes than all queues between hold while the reader sleeps.
@@ -221,9 +194,7 @@ pub async fn a_slow_reader_loses_nothing(fixture: Fixture) {
             panic!("a second snapshot")
         };
         for change in changes.changes {
-            let Change::Put(entry) = change else {
-                panic!("nothing is deleted")
-            };
+            let Change::Put(entry) = change else { panic!("nothing is deleted") };
             let count = counts.entry(entry.key.to_string()).or_default();
             assert_eq!(&entry.value[..], count.to_string().as_bytes(), "in order");
             *count += 1;

@@ -18,10 +18,7 @@ impl Pki {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
-        Self {
-            folder,
-            issuer: rcgen::Issuer::new(params, key),
-        }
+        Self { folder, issuer: rcgen::Issuer::new(params, key) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -52,17 +49,11 @@ async fn with_a_client_ca_only_its_clients_get_in() {
         key_file: ours.path("localhost.key"),
         client_ca_file: Some(ours.path("ca.pem")),
     };
-    let fixture = start(ServerConfig {
-        tls: Some(tls),
-        ..Default::default()
-    })
-    .await;
+    let fixture = start(ServerConfig { tls: Some(tls), ..Default::default() }).await;
     let url = format!("https://localhost:{}", fixture.server.address().port());
     let ask = async |tls: ClientTls| {
         let connection = connect(&url, &tls, None).unwrap();
-        ClusterServiceClient::new(connection)
-            .list_nodes(ListNodesRequest::default())
-            .await
+        ClusterServiceClient::new(connection).list_nodes(ListNodesRequest::default()).await
     };
     let with = |ca: &Pki, identity: Option<&Pki>| ClientTls {
         ca_file: Some(ca.path("ca.pem")),
@@ -71,35 +62,12 @@ async fn with_a_client_ca_only_its_clients_get_in() {
         server_name: None,
     };
     ask(with(&ours, Some(&ours))).await.unwrap();
-    assert_eq!(
-        ask(with(&ours, None)).await.unwrap_err().code(),
-        Code::Unavailable
-    );
-    assert_eq!(
-        ask(with(&ours, Some(&theirs))).await.unwrap_err().code(),
-        Code::Unavailable
-    );
-    assert_eq!(
-        ask(with(&theirs, Some(&ours))).await.unwrap_err().code(),
-        Code::Unavailable
-    );
+    assert_eq!(ask(with(&ours, None)).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(ask(with(&ours, Some(&theirs))).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(ask(with(&theirs, Some(&ours))).await.unwrap_err().code(), Code::Unavailable);
 
-    let half = ClientTls {
-        key_file: None,
-        ..with(&ours, Some(&ours))
-    };
-    assert!(matches!(
-        connect(&url, &half, None),
-        Err(crate::ConnectError::HalfIdentity)
-    ));
-    let absent = ClientTls {
-        ca_file: Some("/no/such/file".into()),
-        ..Default::default()
-    };
-    assert!(
-        connect(&url, &absent, None)
-            .unwrap_err()
-            .to_string()
-            .contains("/no/such/file")
-    );
+    let half = ClientTls { key_file: None, ..with(&ours, Some(&ours)) };
+    assert!(matches!(connect(&url, &half, None), Err(crate::ConnectError::HalfIdentity)));
+    let absent = ClientTls { ca_file: Some("/no/such/file".into()), ..Default::default() };
+    assert!(connect(&url, &absent, None).unwrap_err().to_string().contains("/no/such/file"));
 }

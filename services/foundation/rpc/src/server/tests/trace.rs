@@ -10,9 +10,7 @@ use super::*;
 #[tokio::test]
 async fn a_trace_goes_on_at_the_server() {
     let exporter = InMemorySpanExporter::default();
-    let provider = SdkTracerProvider::builder()
-        .with_simple_exporter(exporter.clone())
-        .build();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
     let subscriber = tracing_subscriber::registry().with(layer);
@@ -24,9 +22,7 @@ async fn a_trace_goes_on_at_the_server() {
     assert_eq!(crate::trace::trace_id(&join).unwrap(), traceparent[3..35]);
     let mut client = fixture.cluster();
     let call = client.get_node(get("nodes/a"));
-    tracing::Instrument::instrument(call, join.clone())
-        .await
-        .unwrap_err();
+    tracing::Instrument::instrument(call, join.clone()).await.unwrap_err();
     let later = tracing::info_span!("later");
     crate::trace::continue_from(&later, &traceparent);
     crate::trace::continue_from(&tracing::info_span!("odd"), "00-zz-zz-01");
@@ -47,9 +43,7 @@ async fn a_trace_goes_on_at_the_server() {
     assert_eq!(later.parent_span_id, join.span_context.span_id());
     assert_eq!(server.span_context.trace_id(), join.span_context.trace_id());
     let has_status = |span: &opentelemetry_sdk::trace::SpanData| {
-        span.attributes
-            .iter()
-            .any(|it| it.value.as_str() == "NOT_FOUND")
+        span.attributes.iter().any(|it| it.value.as_str() == "NOT_FOUND")
     };
     assert!(has_status(client) && has_status(server));
     let odd = named("odd", "Internal");

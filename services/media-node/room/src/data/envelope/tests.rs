@@ -2,8 +2,8 @@
 
 use livekit_protocol::data_packet::Value as LiveKitValue;
 use livekit_protocol::{ChatMessage, DataPacket, RpcRequest, UserPacket};
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 use super::*;
 

@@ -49,13 +49,9 @@ fn forward(tsn: u32) -> Vec<u8> {
 }
 
 fn reset(last: u32) -> Vec<u8> {
-    let parameter = [
-        &PARAMETER_OUTGOING_RESET.to_be_bytes()[..],
-        &[0, 16],
-        &[0; 8],
-        &last.to_be_bytes(),
-    ]
-    .concat();
+    let parameter =
+        [&PARAMETER_OUTGOING_RESET.to_be_bytes()[..], &[0, 16], &[0; 8], &last.to_be_bytes()]
+            .concat();
     chunk(RECONFIG, &parameter)
 }
 
@@ -70,17 +66,11 @@ fn guard(initial: u32) -> Guard {
 fn ordinary_data_passes_over_the_wrap_and_with_gaps() {
     let mut guard = guard(u32::MAX - 2);
     for step in 0..5u32 {
-        assert!(guard.admit(
-            origin(),
-            &packet(&[data((u32::MAX - 2).wrapping_add(step), 0, 100)])
-        ));
+        assert!(guard.admit(origin(), &packet(&[data((u32::MAX - 2).wrapping_add(step), 0, 100)])));
     }
     assert_eq!(guard.base, Some(1));
     assert!(guard.admit(origin(), &packet(&[data(10, 0, 100)])));
-    assert!(
-        guard.admit(origin(), &packet(&[data(10, 0, 100)])),
-        "a repeat"
-    );
+    assert!(guard.admit(origin(), &packet(&[data(10, 0, 100)])), "a repeat");
     assert_eq!(guard.base, Some(1));
     for missing in 2..10 {
         assert!(guard.admit(origin(), &packet(&[data(missing, 0, 100)])));
@@ -111,32 +101,23 @@ fn empty_chunks_high_streams_and_data_before_init_are_refused() {
 #[test]
 fn chunks_that_wait_are_bounded_until_messages_come_out() {
     let mut guard = guard(1);
-    let taken = (1..=10_000)
-        .filter(|tsn| guard.admit(origin(), &packet(&[data(*tsn, 0, 10)])))
-        .count();
+    let taken =
+        (1..=10_000).filter(|tsn| guard.admit(origin(), &packet(&[data(*tsn, 0, 10)]))).count();
     assert_eq!(taken, WAITING_CHUNKS_MAX as usize);
     guard.delivered(500);
     let again = taken as u32 + 1..;
     assert_eq!(
-        again
-            .take(1000)
-            .filter(|tsn| guard.admit(origin(), &packet(&[data(*tsn, 0, 10)])))
-            .count(),
+        again.take(1000).filter(|tsn| guard.admit(origin(), &packet(&[data(*tsn, 0, 10)]))).count(),
         500
     );
     let later = origin() + Duration::from_secs(1);
-    assert!(
-        guard.admit(later, &packet(&[data(taken as u32 + 501, 0, 10)])),
-        "written off"
-    );
+    assert!(guard.admit(later, &packet(&[data(taken as u32 + 501, 0, 10)])), "written off");
 }
 
 #[test]
 fn resets_are_bounded_in_rate() {
     let mut guard = guard(1);
-    let taken = (0..1000)
-        .filter(|_| guard.admit(origin(), &packet(&[reset(0)])))
-        .count();
+    let taken = (0..1000).filter(|_| guard.admit(origin(), &packet(&[reset(0)]))).count();
     assert_eq!(taken, RESETS_MAX as usize);
     assert!(guard.admit(origin() + Duration::from_secs(1), &packet(&[reset(0)])));
 }
@@ -154,14 +135,8 @@ fn what_the_library_ignores_does_not_move_the_window() {
     assert_eq!(guard.base, Some(0));
     let mut early = Guard::new(false);
     assert!(early.admit(origin(), &packet(&[init(1)])));
-    assert!(
-        early.admit(origin(), &packet(&[init(1)])),
-        "a repeated INIT"
-    );
-    assert!(
-        !early.admit(origin(), &packet(&[init(0x7000_0000)])),
-        "another INIT"
-    );
+    assert!(early.admit(origin(), &packet(&[init(1)])), "a repeated INIT");
+    assert!(!early.admit(origin(), &packet(&[init(0x7000_0000)])), "another INIT");
     assert!(!early.admit(origin(), &packet(&[forward(5)])));
     assert!(!early.admit(origin(), &packet(&[reset(0)])));
     assert_eq!(early.base, Some(0));
