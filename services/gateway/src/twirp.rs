@@ -34,7 +34,7 @@ pub(crate) const BODY_BYTES_MAX: usize = 10 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Services of LiveKit that exist elsewhere but not here.
-const OTHER_SERVICES: [&str; 12] = [
+const OTHER_SERVICES: [&str; 8] = [
     "AgentDispatchService",
     "AgentSimulation",
     "CloudAgent",
@@ -43,10 +43,6 @@ const OTHER_SERVICES: [&str; 12] = [
     "Ingress",
     "PhoneNumberService",
     "SIP",
-    "AnalyticsRecorderService",
-    "TokenSource",
-    "WhatsApp",
-    "Simulation",
 ];
 
 /// Everything under `/twirp/`.

@@ -104,7 +104,7 @@ impl CommonArguments {
 pub struct DevArguments {
     #[command(flatten)]
     pub common: CommonArguments,
-    /// Address that the page, signalling and the API listen on.
+    /// Address that the page, signalling and the API listen on. [default: 127.0.0.1]
     #[arg(long, value_name = "IP")]
     pub bind: Option<IpAddr>,
     /// Port of the page and of signalling. [default: 7880]

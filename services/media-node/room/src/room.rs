@@ -51,6 +51,8 @@ pub(crate) struct Room {
     empty_since: Option<Instant>,
     ever_joined: bool,
     told: Told,
+    /// Counts may have changed since they were last looked at.
+    counts_changed: bool,
 }
 
 /// What was told of the room's counts, and when more will be.
@@ -83,6 +85,7 @@ impl Room {
             empty_since: Some(now),
             ever_joined: false,
             told: Told::default(),
+            counts_changed: false,
         }
     }
 
@@ -197,6 +200,9 @@ impl Room {
 
     /// Counts are told at once if none were lately, else when it is time.
     fn check_counts(&mut self, core: &mut Core) {
+        if !std::mem::take(&mut self.counts_changed) {
+            return;
+        }
         let counts = self.counts();
         if counts == (self.told.participants, self.told.publishers) || self.told.due.is_some() {
             return;

@@ -2,6 +2,8 @@
 //! offers (dual mode) or asks the client to, with as many sections as lack
 //! (single mode).
 
+use std::time::Instant;
+
 use headwater_model::media::{MediaKind, TrackKey};
 
 use crate::core::Core;
@@ -15,8 +17,7 @@ use crate::transport::{Asked, Outgoing};
 impl Room {
     /// Collects what is to be negotiated a little longer.
     pub(crate) fn request_negotiation(&mut self, core: &mut Core, key: ParticipantKey) {
-        let place = self.place(key);
-        let Some(participant) = self.participants.get_mut(&key) else {
+        let Some(participant) = self.participants.get(&key) else {
             return;
         };
         let timers = &core.config.timers;
@@ -24,7 +25,15 @@ impl Room {
             participant.negotiated_at.is_some_and(|at| at + timers.negotiation_busy > core.now);
         let wait = if busy { timers.negotiation_busy } else { timers.negotiation_idle };
         let due = core.now + wait;
-        if participant.negotiate_at.is_none_or(|at| at <= core.now) {
+        self.negotiate_by(core, key, due);
+    }
+
+    fn negotiate_by(&mut self, core: &mut Core, key: ParticipantKey, due: Instant) {
+        let place = self.place(key);
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        if participant.negotiate_at.is_none_or(|at| at <= core.now || at > due) {
             participant.negotiate_at = Some(due);
             core.timers.arm(due, Timer::Negotiate(place));
         }
@@ -49,7 +58,7 @@ impl Room {
 
     /// Single mode: asks the client to offer, with as many sections as are
     /// lacking beyond those it was asked for already. The first offer comes
-    /// without being asked.
+    /// without being asked. A client that does not offer is asked again.
     pub(crate) fn ask_for_sections(&mut self, core: &mut Core, key: ParticipantKey) {
         let Some(participant) = self.participants.get_mut(&key) else {
             return;
@@ -72,15 +81,23 @@ impl Room {
                 waiting.add(subscription.kind);
             }
         }
+        let wait = core.config.timers.answer;
+        if publisher.asked.at.is_some_and(|at| at + wait <= core.now) {
+            publisher.asked = Asked::default();
+        }
         let asked = publisher.asked;
         let audio = waiting.audio.saturating_sub(free.audio).saturating_sub(asked.audio);
         let video = waiting.video.saturating_sub(free.video).saturating_sub(asked.video);
         let is_due = leaving || waiting != Counts::default();
-        let is_news = audio + video > 0 || !asked.offer;
+        let is_news = audio + video > 0 || asked.at.is_none();
         if is_due && is_news {
-            publisher.asked =
-                Asked { offer: true, audio: asked.audio + audio, video: asked.video + video };
+            publisher.asked = Asked {
+                at: Some(core.now),
+                audio: asked.audio + audio,
+                video: asked.video + video,
+            };
             self.tell(core, key, Event::MediaSectionsNeeded { audio, video });
+            self.negotiate_by(core, key, core.now + wait);
         }
     }
 

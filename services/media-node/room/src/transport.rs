@@ -188,8 +188,8 @@ pub(crate) struct PublisherTransport {
 /// What the client was asked for since the last answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
-    /// It was asked to offer.
-    pub(crate) offer: bool,
+    /// When it was last asked to offer.
+    pub(crate) at: Option<Instant>,
     /// Sections for audio.
     pub(crate) audio: u32,
     /// Sections for video.

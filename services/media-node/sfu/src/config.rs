@@ -23,7 +23,7 @@ pub struct Limits {
     pub tracks: usize,
     /// Tracks one transport may publish.
     pub tracks_per_transport: usize,
-    /// Subscriptions of the shard. Each costs about 4 KB.
+    /// Subscriptions of the shard. Each costs about 5 KB.
     pub subscriptions: usize,
     /// Subscriptions of one transport.
     pub subscriptions_per_transport: usize,

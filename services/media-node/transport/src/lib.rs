@@ -12,8 +12,10 @@
 //! kept. Nothing happens before a STUN message has proven that its sender knows
 //! our password; after that a bad datagram is dropped and counted, never an end.
 //!
-//! Under AES-GCM a sequence number is sealed once: a plain retransmission on
-//! the same SSRC is refused ([`SrtpError::NonceReuse`]), RTX is not.
+//! Under AES-GCM [`Transport::protect_rtp`] seals a sequence number once and
+//! refuses it afterwards ([`SrtpError::NonceReuse`]). A plain retransmission on
+//! the same SSRC goes through [`Transport::repeat_rtp`], which demands the same
+//! packet to the byte; RTX has its own SSRC and needs nothing.
 
 mod contain;
 mod dtls;

@@ -247,6 +247,20 @@ impl Transport {
         self.srtp()?.protect_rtp(packet, header_len, len)
     }
 
+    /// Protects a packet that went out before once more, to the byte the same.
+    /// See [`SrtpSession::repeat_rtp`].
+    ///
+    /// # Errors
+    /// [`SrtpError`]; do not send the packet.
+    pub fn repeat_rtp(
+        &mut self,
+        packet: &mut [u8],
+        header_len: usize,
+        len: usize,
+    ) -> Result<usize, SrtpError> {
+        self.srtp()?.repeat_rtp(packet, header_len, len)
+    }
+
     /// Protects an RTCP compound `packet[..len]` in place; returns the total.
     ///
     /// # Errors

@@ -33,6 +33,13 @@ fn agreed(server: SrtpPreference, client: SrtpPreference) -> Option<SrtpProfile>
 }
 
 #[test]
+fn a_transport_may_move_to_another_thread() {
+    fn assert_send<T: Send>() {}
+    assert_send::<headwater_transport::Transport>();
+    assert_send::<headwater_transport::SrtpSession>();
+}
+
+#[test]
 fn a_client_connects_and_both_select_the_path() {
     let pair = Pair::connected();
     assert_eq!(pair.server.selected_path(), Some(client_path()));

@@ -38,6 +38,7 @@ enum Change {
 impl Room {
     /// Notes that a participant changed.
     pub(crate) fn mark_changed(&mut self, key: ParticipantKey) {
+        self.counts_changed = true;
         let change = Change::Changed(key);
         if !self.changes.prompt.contains(&change) {
             self.changes.prompt.push(change);
@@ -47,6 +48,7 @@ impl Room {
     /// Notes that others see a participant no more.
     pub(crate) fn mark_left(&mut self, key: ParticipantKey, view: Arc<ParticipantView>) {
         self.forget_change(key);
+        self.counts_changed = true;
         self.changes.departures += 1;
         let number = self.changes.departures;
         self.changes.prompt.push(Change::Left { view, number });
@@ -69,6 +71,7 @@ impl Room {
         if let Some(participant) = self.participants.get_mut(&key) {
             participant.announced = true;
         }
+        self.counts_changed = true;
         self.distribute(core, vec![Change::Changed(key)]);
     }
 

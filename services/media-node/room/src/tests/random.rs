@@ -196,7 +196,7 @@ impl Story {
             }
             _ => client.ufrag = format!("frag-{}", step.how),
         }
-        client.offer(&mut self.world);
+        client.try_offer(&mut self.world);
     }
 
     /// The client announces a track, adds its section, and offers.
@@ -209,7 +209,7 @@ impl Story {
         if self.is_open(who) {
             let client = &mut self.clients[who];
             client.sections.push(Section::sending(kind, &id));
-            client.offer(&mut self.world);
+            client.try_offer(&mut self.world);
         }
     }
 
@@ -227,7 +227,7 @@ impl Story {
                 client.sections.extend(video);
             }
         }
-        client.offer(&mut self.world);
+        client.try_offer(&mut self.world);
     }
 
     fn answer(&mut self, who: usize) {

@@ -100,6 +100,23 @@ fn a_free_section_needs_only_an_offer() {
 }
 
 #[test]
+fn a_client_that_does_not_offer_is_asked_again() {
+    let mut world = World::new();
+    let mut bob = Client::single(&mut world, "bob", 0);
+    let mut ada = Client::single(&mut world, "ada", 0);
+    world.take(bob.session);
+    ada.publish(&mut world, microphone("mic"));
+    world.pass(Duration::from_secs(14));
+    assert_eq!(needed(&world.take(bob.session)), [(1, 0)]);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(needed(&world.take(bob.session)), [(1, 0)]);
+    bob.sections.push(Section::receiving(MediaKind::Audio));
+    bob.offer(&mut world);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(needed(&world.take(bob.session)), []);
+}
+
+#[test]
 fn a_section_is_used_again_only_after_it_was_inactive() {
     let mut world = World::new();
     let mut bob = Client::single(&mut world, "bob", 1);

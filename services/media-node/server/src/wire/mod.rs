@@ -168,3 +168,6 @@ const fn close_reason_to(reason: CloseReason) -> headwater_proto::node::v1::Clos
         CloseReason::RoomClosed => Wire::RoomClosed,
     }
 }
+
+#[cfg(test)]
+mod tests;

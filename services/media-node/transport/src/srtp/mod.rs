@@ -101,9 +101,10 @@ pub enum SrtpError {
     /// This SSRC would exceed [`RECEIVE_STREAMS_MAX`] or [`SEND_STREAMS_MAX`].
     #[error("too many SSRCs")]
     TooManyStreams,
-    /// Sending would repeat a nonce under GCM: this sequence number went out
-    /// before, or is too old to know. Retransmit by RTX, or keep the protected
-    /// packet.
+    /// Sending would use a nonce for a second text under GCM: this sequence
+    /// number went out before, or is too old to know. The packet is untouched.
+    /// Retransmit by RTX, or say that it is the same packet with
+    /// [`SrtpSession::repeat_rtp`].
     #[error("sequence number already used with this key")]
     NonceReuse,
     /// The slice has no room for what the profile adds.

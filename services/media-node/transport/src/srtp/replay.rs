@@ -29,6 +29,13 @@ impl<const WORDS: usize> ReplayWindow<WORDS> {
         }
     }
 
+    /// Whether `index` was recorded and is still inside of the window.
+    pub fn has_seen(&self, index: u64) -> bool {
+        self.highest.is_some_and(|highest| {
+            index <= highest && highest - index < Self::SIZE && self.is_set(index)
+        })
+    }
+
     /// Records `index`, which [`Self::is_fresh`] allowed.
     pub fn record(&mut self, index: u64) {
         match self.highest {
@@ -91,6 +98,7 @@ mod tests {
                 let highest = seen.last().copied().unwrap_or(0);
                 let expected = !seen.contains(&index) && (seen.is_empty() || index > highest || highest - index < 128);
                 prop_assert_eq!(window.is_fresh(index), expected);
+                prop_assert_eq!(window.has_seen(index), seen.contains(&index) && highest - index.min(highest) < 128);
                 if expected {
                     window.record(index);
                     seen.insert(index);

@@ -72,7 +72,7 @@ impl SrtpSession {
     /// [`SRTP_OVERHEAD_MAX`] bytes of room behind `len`. Returns the total.
     ///
     /// Under GCM a sequence number goes out once only, see
-    /// [`SrtpError::NonceReuse`].
+    /// [`SrtpError::NonceReuse`] and [`Self::repeat_rtp`].
     ///
     /// # Errors
     /// [`SrtpError`]; nothing was sent and no state changed.
@@ -109,6 +109,38 @@ impl SrtpSession {
             window.record(index);
         }
         Ok(total)
+    }
+
+    /// Protects a packet that went out before once more, for a retransmission
+    /// on its own SSRC. Otherwise like [`Self::protect_rtp`].
+    ///
+    /// `packet[..len]` must be what it was then, to the byte, header included:
+    /// two texts under one nonce give the key away. Only packets of the last 512
+    /// are repeated.
+    ///
+    /// # Errors
+    /// [`SrtpError::NonceReuse`] if no such packet is known to have gone out.
+    pub fn repeat_rtp(
+        &mut self,
+        packet: &mut [u8],
+        header_len: usize,
+        len: usize,
+    ) -> Result<usize, SrtpError> {
+        if header_len < 12 || header_len > len {
+            return Err(SrtpError::Malformed);
+        }
+        if packet.len() < len + SRTP_OVERHEAD_MAX {
+            return Err(SrtpError::NoRoom);
+        }
+        let slot = self.sent.find(u32_at(packet, 8)).ok_or(SrtpError::NonceReuse)?;
+        let window = self.sent.get(slot);
+        let index = estimate_index(window.highest(), u16_at(packet, 2))
+            .filter(|index| window.has_seen(*index))
+            .ok_or(SrtpError::NonceReuse)?;
+        match &self.outbound {
+            Cipher::Gcm(cipher) => cipher.seal_rtp(packet, header_len, len, index),
+            Cipher::Cm(cipher) => cipher.seal_rtp(packet, header_len, len, index),
+        }
     }
 
     /// Opens an SRTP packet in place. Returns the plain length: header and

@@ -380,6 +380,27 @@ fn gcm_never_seals_a_sequence_number_twice() {
 }
 
 #[test]
+fn a_packet_that_went_out_is_repeated_byte_for_byte_on_request() {
+    for profile in PROFILES {
+        let mut sender = session(profile);
+        let plain = rtp(7, 65_535, 0, None, &[1; 20]);
+        let repeat = |sender: &mut SrtpSession| {
+            let mut packet = plain.clone();
+            packet.resize(plain.len() + SRTP_OVERHEAD_MAX, 0);
+            let total = sender.repeat_rtp(&mut packet, 12, plain.len())?;
+            packet.truncate(total);
+            Ok(packet)
+        };
+        assert_eq!(repeat(&mut sender), Err(SrtpError::NonceReuse), "never sent");
+        let first = protect(&mut sender, &plain).unwrap();
+        assert!(protect(&mut sender, &rtp(7, 0, 0, None, &[1; 20])).is_ok());
+        assert_eq!(repeat(&mut sender), Ok(first));
+        assert!(protect(&mut sender, &rtp(7, 600, 0, None, &[1; 20])).is_ok());
+        assert_eq!(repeat(&mut sender), Err(SrtpError::NonceReuse), "out of the window");
+    }
+}
+
+#[test]
 fn counter_mode_repeats_a_packet_byte_for_byte() {
     let mut sender = session(SrtpProfile::AesCm128HmacSha1_80);
     let plain = rtp(7, 65_535, 0, None, &[1; 20]);
