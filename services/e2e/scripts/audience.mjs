@@ -1,6 +1,7 @@
 // Pairs of rtc-node participants in many rooms. Each says a number over the
 // lossy channel every 50 ms and plays a tone; each notes what it hears of the
-// other: beats, and how long it heard neither beat nor tone. Speaks JSON lines on
+// other: beats, how long it heard neither beat nor tone, and how many others it
+// knows of. Speaks JSON lines on
 // standard output, one report a second, until its standard input closes.
 // Arguments: number of rooms, prefix of their names.
 
@@ -71,6 +72,7 @@ class Member {
       room: this.room, identity: this.identity, joinMs: Math.round(this.joinMs ?? -1), heard: this.heard,
       gapMs: Math.round(Math.max(this.gapMs, silence)), loud: this.loud,
       quietMs: Math.round(Math.max(this.quietMs, quiet)), reconnects: this.reconnects, disconnected: this.disconnected,
+      others: this.client.remoteParticipants.size,
     };
     this.heard = 0;
     this.gapMs = 0;
