@@ -1,9 +1,8 @@
 // Pairs of rtc-node participants in many rooms. Each says a number over the
 // lossy channel every 50 ms and plays a tone; each notes what it hears of the
 // other: beats, how long it heard neither beat nor tone, and how many others it
-// knows of. Speaks JSON lines on
-// standard output, one report a second, until its standard input closes.
-// Arguments: number of rooms, prefix of their names.
+// knows of. Speaks JSON lines on standard output, one report a second, until its
+// standard input closes. Arguments: number of rooms, prefix of their names.
 
 import { AudioFrame, AudioSource, AudioStream, LocalAudioTrack, Room, RoomEvent, TrackKind, TrackPublishOptions, TrackSource } from "@livekit/rtc-node";
 import { joinToken, url } from "./settings.mjs";
