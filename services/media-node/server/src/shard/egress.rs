@@ -3,7 +3,7 @@
 
 use headwater_model::media::TransportKey;
 use headwater_sfu::{Egress, OutgoingRtp};
-use headwater_transport::SRTP_OVERHEAD_MAX;
+use headwater_transport::{SRTP_OVERHEAD_MAX, SrtpError};
 
 use super::ports::Ports;
 use super::transports::Transports;
@@ -54,7 +54,14 @@ impl Egress for Outbox<'_> {
         };
         let sent = self.ports.send_media(path, len + SRTP_OVERHEAD_MAX, self.scratch, |out| {
             packet.copy_into(out)?;
-            transport.protect_rtp(out, packet.header.len(), len).ok()
+            match transport.protect_rtp(out, packet.header.len(), len) {
+                // A lost packet that goes out again under its own number, for
+                // want of RTX: the forwarding core repeats it to the byte.
+                Err(SrtpError::NonceReuse) if !packet.may_pad => {
+                    transport.repeat_rtp(out, packet.header.len(), len).ok()
+                }
+                sealed => sealed.ok(),
+            }
         });
         self.drops.not_sent += u64::from(sent.is_none());
     }
