@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use headwater_testkit::etcd::EtcdCluster;
-use headwater_testkit::ports::lasting_port;
+use headwater_testkit::ports::free_port;
 use headwater_testkit::process::{Process, http_get, metric};
 use headwater_testkit::script::Target;
 
@@ -233,7 +233,7 @@ struct Common<'a> {
 
 impl Common<'_> {
     fn control_plane(&self, number: usize) -> Result<Role> {
-        let port = lasting_port();
+        let port = free_port();
         let settings = format!(
             "{}{}\n[control_plane.server]\naddress = \"127.0.0.1:{port}\"\n",
             self.registry(),
@@ -243,7 +243,7 @@ impl Common<'_> {
     }
 
     fn media_node(&self, number: usize) -> Result<Role> {
-        let [port, udp, tcp] = std::array::from_fn(|_| lasting_port());
+        let [port, udp, tcp] = std::array::from_fn(|_| free_port());
         let settings = format!(
             "{}\n[media_node]\nnode_id = \"node-{number}\"\nlisten = \"127.0.0.1:{port}\"\n\
              udp_port = {udp}\ntcp_port = {tcp}\nadvertise_ips = [\"127.0.0.1\"]\n",
@@ -253,7 +253,7 @@ impl Common<'_> {
     }
 
     fn gateway(&self, number: usize, control_planes: &[String]) -> Result<Role> {
-        let port = lasting_port();
+        let port = free_port();
         let settings = format!(
             "{}\n[gateway]\nlisten = \"127.0.0.1:{port}\"\ncontrol_plane_urls = {control_planes:?}\n",
             keys()
@@ -271,7 +271,7 @@ impl Common<'_> {
     /// Writes the file of settings and starts a process with it.
     fn start(&self, role: &str, number: usize, port: u16, settings: &str) -> Result<Role> {
         let name = format!("{role}-{number}");
-        let admin_port = lasting_port();
+        let admin_port = free_port();
         let settings = format!(
             "{settings}\n[cluster]\nsecret = \"{CLUSTER_SECRET}\"\n[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\
              [telemetry]\notlp_endpoint = \"{}\"\n",

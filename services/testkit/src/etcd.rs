@@ -6,7 +6,6 @@ mod certificates;
 mod guard;
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use tempfile::TempDir;
 
 pub use self::certificates::Certificates;
 use self::guard::Guard;
+use crate::ports::free_port;
 use crate::process::{http_get, metric, signal};
 
 /// How long members may take to form a cluster. Usually it takes 2 s.
@@ -367,17 +367,8 @@ impl Member {
     }
 }
 
-/// Three ports, below those that the system hands out to outgoing connections:
-/// one of those could take the port of a member that is down.
 fn free_ports() -> [u16; 3] {
-    std::array::from_fn(|_| {
-        loop {
-            let port = rand::random_range(10_240..32_000);
-            if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return port;
-            }
-        }
-    })
+    std::array::from_fn(|_| free_port())
 }
 
 #[cfg(test)]
