@@ -308,6 +308,16 @@ impl SubscriptionTarget {
     pub const BEST: Self = Self::UpTo { spatial: u8::MAX, temporal: u8::MAX };
 }
 
+/// How much a subscriber cares for a track against its others, when there is not enough
+/// bandwidth for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Prominence {
+    /// 1 is first; 0 means not told, which is behind all that are told.
+    pub priority: u32,
+    /// Pixels of the picture as it is shown; 0 means not told.
+    pub pixels: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -86,7 +86,7 @@ fn write_transport(out: &mut Lines<'_, '_>, section: &Section) -> fmt::Result {
     }
     out.lines("setup", section.setup.map(crate::Setup::as_str))?;
     for (index, candidate) in section.candidates.iter().enumerate() {
-        write_candidate(out, index, candidate)?;
+        out.line(format_args!("a=candidate:{}", candidate.attribute(index)))?;
     }
     if !section.candidates.is_empty() {
         out.line(format_args!("a=end-of-candidates"))?;
@@ -94,21 +94,25 @@ fn write_transport(out: &mut Lines<'_, '_>, section: &Section) -> fmt::Result {
     Ok(())
 }
 
-/// Priorities by RFC 8445 5.1.2: host candidates, those over UDP first, those
-/// named earlier before later ones.
-fn write_candidate(out: &mut Lines<'_, '_>, index: usize, candidate: &Candidate) -> fmt::Result {
-    let local_preference = 65_535_u32.saturating_sub(u32::try_from(index).unwrap_or(u32::MAX));
-    let (type_preference, protocol, suffix) = match candidate.protocol {
-        CandidateProtocol::Udp => (126, "udp", ""),
-        CandidateProtocol::Tcp => (99, "tcp", " tcptype passive"),
-    };
-    let priority = (type_preference << 24) | (local_preference << 8) | 255;
-    out.line(format_args!(
-        "a=candidate:{} 1 {protocol} {priority} {} {} typ host{suffix}",
-        index + 1,
-        candidate.address.ip(),
-        candidate.address.port(),
-    ))
+impl Candidate {
+    /// The value of its `a=candidate` line. `index` is its place among the node's.
+    /// Priorities by RFC 8445 5.1.2: host candidates, those over UDP first, those
+    /// named earlier before later ones.
+    #[must_use]
+    pub fn attribute(&self, index: usize) -> String {
+        let local_preference = 65_535_u32.saturating_sub(u32::try_from(index).unwrap_or(u32::MAX));
+        let (type_preference, protocol, suffix) = match self.protocol {
+            CandidateProtocol::Udp => (126, "udp", ""),
+            CandidateProtocol::Tcp => (99, "tcp", " tcptype passive"),
+        };
+        let priority = (type_preference << 24) | (local_preference << 8) | 255;
+        format!(
+            "{} 1 {protocol} {priority} {} {} typ host{suffix}",
+            index + 1,
+            self.address.ip(),
+            self.address.port(),
+        )
+    }
 }
 
 fn write_media(out: &mut Lines<'_, '_>, section: &Section) -> fmt::Result {

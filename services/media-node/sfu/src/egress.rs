@@ -1,6 +1,8 @@
 //! Packet path: how packets leave the forwarding core.
 
-use headwater_model::media::TransportKey;
+use headwater_model::media::{TrackKey, TransportKey};
+
+use crate::relay::{RelayClock, RelayPacket};
 
 /// Takes what is to be sent. It is called while [`crate::Sfu::drain`] runs and cannot
 /// refuse: what it cannot send it drops.
@@ -11,6 +13,17 @@ pub trait Egress {
 
     /// A compound RTCP packet (RFC 3550 section 6.1), at most 1,200 bytes.
     fn rtcp(&mut self, to: TransportKey, compound: &[u8]);
+
+    /// A packet for the shards that want this encoding: once, however many they are.
+    /// Only called for what [`crate::Sfu::set_relay_demand`] asked for.
+    fn relay(&mut self, track: TrackKey, packet: RelayPacket<'_>) {
+        let _ = (track, packet);
+    }
+
+    /// A sender report of a publisher, for the same shards.
+    fn relay_clock(&mut self, track: TrackKey, clock: RelayClock) {
+        let _ = (track, clock);
+    }
 }
 
 /// One RTP packet in three parts that follow each other on the wire. It is not in one

@@ -29,6 +29,17 @@ pub enum SfuEvent {
     /// How well media travelled in the last five seconds. Nothing is told of what was
     /// silent in that time.
     Quality(Quality),
+    /// A subscription is paused for lack of bandwidth, or goes on.
+    Paused {
+        /// The subscription.
+        subscription: SubscriptionKey,
+        /// Its track.
+        track: TrackKey,
+        /// The subscriber's transport.
+        transport: TransportKey,
+        /// New state.
+        paused: bool,
+    },
     /// Another spatial layer is forwarded from here on.
     LayerForwarded {
         /// The subscription.
@@ -60,4 +71,18 @@ pub struct Quality {
     pub rtt: Option<Duration>,
     /// Jitter between arrivals (RFC 3550 section 6.4.1); the worst stream's.
     pub jitter: Duration,
+    /// What lack of bandwidth takes from a subscriber now.
+    pub limitation: Limitation,
+}
+
+/// What lack of bandwidth takes from a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Limitation {
+    /// Nothing.
+    #[default]
+    None,
+    /// Layers it would have.
+    Reduced,
+    /// Whole tracks.
+    Paused,
 }

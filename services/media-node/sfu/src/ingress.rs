@@ -6,6 +6,7 @@ pub(crate) mod extensions;
 pub(crate) mod keyframes;
 pub(crate) mod level;
 pub(crate) mod missing;
+pub(crate) mod rates;
 pub(crate) mod reception;
 pub(crate) mod renumber;
 pub(crate) mod ring;

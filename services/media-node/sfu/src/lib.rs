@@ -20,6 +20,7 @@
 //! [`Egress::rtp`] hands out a packet in three parts ([`OutgoingRtp`]): a header, the
 //! start of the payload where it was rewritten, and the shared rest.
 
+mod bandwidth;
 mod clock;
 mod config;
 mod egress;
@@ -29,6 +30,7 @@ mod forward;
 mod ingress;
 mod link;
 mod random;
+mod relay;
 mod sfu;
 mod stats;
 mod wheel;
@@ -36,9 +38,10 @@ mod wheel;
 pub use config::{Limits, SfuConfig};
 pub use egress::{Egress, OutgoingRtp};
 pub use error::SfuError;
-pub use event::{Quality, QualitySubject, SfuEvent};
+pub use event::{Limitation, Quality, QualitySubject, SfuEvent};
+pub use relay::{RELAY_SEQUENCE_MAX, RelayClock, RelayPacket};
 pub use sfu::Sfu;
-pub use stats::{Drops, Stats};
+pub use stats::{Adaptation, Drops, Stats};
 
 /// Encodings of one publication. Simulcast has three; the rest is room to grow.
 pub const ENCODINGS_MAX: usize = 8;

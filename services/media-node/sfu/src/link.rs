@@ -3,13 +3,19 @@
 
 use headwater_model::media::{ExtensionIds, TransportKey};
 
+use crate::bandwidth::downlink::Downlink;
 use crate::clock::Micros;
+use crate::forward::delivery::Ended;
 use crate::ingress::arrivals::ArrivalLog;
 use crate::random::Random;
 
 /// SSRCs that one transport may send with: 32 tracks of three encodings with
 /// retransmissions, and room to renew some. At the bound nothing more is learned.
 const SOURCES_MAX: usize = 256;
+
+/// SSRCs remembered after their subscription ended: those of the sections of a client
+/// that negotiates once. Others never come back.
+const ENDED_MAX: usize = 8;
 
 /// What an SSRC of a publisher carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +59,8 @@ pub(crate) struct Link {
     pub(crate) tracks: Vec<u32>,
     /// Indices of the deliveries to it.
     pub(crate) deliveries: Vec<u32>,
+    /// SSRCs we sent with before, oldest first.
+    ended: Vec<Ended>,
     /// Extensions that it sends with.
     pub(crate) extensions: ExtensionIds,
     pub(crate) arrivals: ArrivalLog,
@@ -65,6 +73,14 @@ pub(crate) struct Link {
     /// Canonical name of all that this transport publishes, as subscribers see it.
     pub(crate) cname: [u8; 16],
     pub(crate) next_transport_sequence: u16,
+    /// What its network takes; there once pictures are sent to it.
+    pub(crate) downlink: Option<Box<Downlink>>,
+    /// What its owner allows it, in bits per second.
+    pub(crate) downlink_limit: Option<u64>,
+    /// What it gets is to be divided anew by the next drain.
+    pub(crate) allocation_queued: bool,
+    pub(crate) downlink_armed: bool,
+    pub(crate) probe_armed: bool,
     /// What a publisher without transport-wide feedback is allowed, in bits per second.
     pub(crate) remb: u64,
     pub(crate) heard: Heard,
@@ -91,6 +107,7 @@ impl Link {
             sinks: Vec::new(),
             tracks: Vec::new(),
             deliveries: Vec::new(),
+            ended: Vec::new(),
             extensions: ExtensionIds::default(),
             arrivals: ArrivalLog::default(),
             clock_offset: None,
@@ -98,6 +115,11 @@ impl Link {
             local_ssrc: random.next_u32().max(1),
             cname,
             next_transport_sequence: 0,
+            downlink: None,
+            downlink_limit: None,
+            allocation_queued: false,
+            downlink_armed: false,
+            probe_armed: false,
             remb: 0,
             heard: Heard::default(),
             feedback_armed: false,
@@ -107,6 +129,22 @@ impl Link {
             quality_armed: false,
             active: false,
         }
+    }
+
+    /// Remembers where an SSRC ended. At the bound the oldest is forgotten: a
+    /// subscription that takes it up again begins anywhere.
+    pub(crate) fn note_ended(&mut self, ended: Ended) {
+        self.ended.retain(|other| other.ssrc != ended.ssrc);
+        if self.ended.len() >= ENDED_MAX {
+            self.ended.remove(0);
+        }
+        self.ended.push(ended);
+    }
+
+    /// Where an SSRC ended that is taken up again.
+    pub(crate) fn take_ended(&mut self, ssrc: u32) -> Option<Ended> {
+        let index = self.ended.iter().position(|other| other.ssrc == ssrc)?;
+        Some(self.ended.remove(index))
     }
 
     pub(crate) fn source(&self, ssrc: u32) -> Option<Source> {

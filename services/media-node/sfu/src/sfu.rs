@@ -1,23 +1,28 @@
 //! The forwarding core itself: its state and its calls. What each call does is in the
 //! files below.
 
+mod adapt;
 mod commands;
 mod drain;
 mod events;
 mod feedback;
 mod receive;
+mod relay;
 mod reports;
 mod timers;
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use headwater_model::Bitrate;
 use headwater_model::media::{
-    Publication, Subscription, SubscriptionKey, SubscriptionTarget, TrackKey, TransportKey,
+    MediaKind, Prominence, Publication, Subscription, SubscriptionKey, SubscriptionTarget,
+    TrackKey, TransportKey,
 };
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
+use crate::bandwidth::allocate::Demand;
 use crate::clock::Clock;
 use crate::forward::delivery::Delivery;
 use crate::forward::writer::Writer;
@@ -25,7 +30,7 @@ use crate::ingress::track::Track;
 use crate::link::Link;
 use crate::random::Random;
 use crate::wheel::TimerWheel;
-use crate::{Egress, Limits, SfuConfig, SfuError, SfuEvent, Stats};
+use crate::{Egress, Limits, RelayClock, RelayPacket, SfuConfig, SfuError, SfuEvent, Stats};
 use timers::Timer;
 
 /// Longest compound that is sent: it fits any path that media fits.
@@ -57,6 +62,10 @@ pub struct Sfu {
     due: Vec<Timer>,
     /// Tracks with something for the next drain.
     queued: Vec<u32>,
+    /// Links whose bandwidth is to be divided anew, each at most once.
+    allocations: Vec<u32>,
+    /// Used in one division after another; kept for its memory.
+    demands: Vec<Demand>,
     /// At most [`feedback::WANTED_MAX`].
     wanted: Vec<Wanted>,
     /// Audio tracks whose level is not silent.
@@ -88,6 +97,8 @@ impl Sfu {
             fired: Vec::new(),
             due: Vec::new(),
             queued: Vec::new(),
+            allocations: Vec::new(),
+            demands: Vec::new(),
             wanted: Vec::new(),
             metered: Vec::new(),
             speakers_armed: false,
@@ -184,9 +195,91 @@ impl Sfu {
         self.aim_delivery(self.clock.at(now), subscription, target)
     }
 
+    /// Says how much a subscriber cares for a track against its others. It decides what
+    /// comes first when there is not enough bandwidth for all.
+    ///
+    /// # Errors
+    /// [`SfuError::UnknownSubscription`].
+    pub fn set_prominence(
+        &mut self,
+        subscription: SubscriptionKey,
+        prominence: Prominence,
+    ) -> Result<(), SfuError> {
+        self.note_prominence(subscription, prominence)
+    }
+
+    /// Sends a transport no more pictures than fit this, whatever its network takes;
+    /// `None` ends the limit. Sound is never limited. Nothing happens if it is not known.
+    pub fn limit_downlink(&mut self, transport: TransportKey, limit: Option<Bitrate>) {
+        self.limit_link(transport, limit.map(Bitrate::bps));
+    }
+
+    /// What a transport's network is estimated to take. `None` if it is not known, or
+    /// nothing is known of its bounds.
+    #[must_use]
+    pub fn estimate(&self, transport: TransportKey) -> Option<Bitrate> {
+        let link = &self.links[*self.link_index.get(&transport)? as usize];
+        link.downlink.as_ref()?.estimate_bps().map(Bitrate)
+    }
+
     /// Takes a plain RTP packet of a publisher.
     pub fn handle_rtp(&mut self, now: Instant, from: TransportKey, packet: &[u8]) {
         self.receive(self.clock.at(now), from, packet);
+    }
+
+    /// Says which encodings of a track other shards want: bit `n` is encoding `n`.
+    /// Their packets go to [`Egress::relay`] from then on, as they are. Nothing happens
+    /// if the track is not known.
+    pub fn set_relay_demand(&mut self, now: Instant, track: TrackKey, encodings: u8) {
+        self.demand_relay(self.clock.at(now), track, encodings);
+    }
+
+    /// Which encodings of a track the subscribers of this shard want: bit `n` is
+    /// encoding `n`. Where the best they may have does not arrive, those below it are
+    /// wanted too.
+    #[must_use]
+    pub fn relay_wishes(&self, track: TrackKey) -> u8 {
+        self.wishes_of(track)
+    }
+
+    /// Takes a packet of a track that another shard handed over. The track was
+    /// published by a transport that stands for its publisher, with an SSRC of our
+    /// choice for each encoding.
+    pub fn handle_relayed(&mut self, now: Instant, track: TrackKey, packet: &RelayPacket<'_>) {
+        self.receive_relayed(self.clock.at(now), track, packet);
+    }
+
+    /// Takes the clock of a publisher of another shard.
+    pub fn handle_relayed_clock(&mut self, now: Instant, track: TrackKey, clock: &RelayClock) {
+        self.receive_relayed_clock(self.clock.at(now), track, clock);
+    }
+
+    /// Another shard cannot go on without a keyframe of an encoding.
+    pub fn request_keyframe(&mut self, now: Instant, track: TrackKey, encoding: u8) {
+        self.wish_keyframe(self.clock.at(now), track, encoding);
+    }
+
+    /// Calls back with packets of one life of an encoding that another shard asks for
+    /// again; returns how many are gone.
+    pub fn repeat_relayed(
+        &mut self,
+        now: Instant,
+        (track, encoding, life): (TrackKey, u8, u32),
+        sequences: impl Iterator<Item = u64>,
+        send: impl FnMut(RelayPacket<'_>),
+    ) -> u64 {
+        self.repeat_stored(self.clock.at(now), (track, encoding, life), sequences, send)
+    }
+
+    /// Calls back with the last keyframe of an encoding and what followed it, for a
+    /// shard that begins. `false` if that is too old or too long.
+    pub fn replay_relayed(
+        &mut self,
+        now: Instant,
+        (track, encoding): (TrackKey, u8),
+        send: impl FnMut(RelayPacket<'_>),
+    ) -> bool {
+        self.replay_stored(self.clock.at(now), (track, encoding), send)
     }
 
     /// Takes a plain compound RTCP packet, from a publisher or a subscriber.
@@ -219,6 +312,12 @@ impl Sfu {
     #[must_use]
     pub fn subscription_count(&self) -> usize {
         self.deliveries.len()
+    }
+
+    /// Published tracks of a kind now.
+    #[must_use]
+    pub fn track_count(&self, kind: MediaKind) -> usize {
+        self.tracks.iter().filter(|(_, track)| track.kind() == kind).count()
     }
 
     /// Counters since the start.

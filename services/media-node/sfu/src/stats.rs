@@ -34,10 +34,35 @@ pub struct Stats {
     pub keyframes_replayed: u64,
     /// Changes of the forwarded encoding or spatial layer.
     pub layer_switches: u64,
+    /// How subscribers' networks are adapted to.
+    pub adaptation: Adaptation,
     /// Events that were lost because nobody fetched them.
     pub events_dropped: u64,
     /// What was dropped, by reason.
     pub drops: Drops,
+}
+
+/// How subscribers' networks are adapted to. The first three are states, not counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Adaptation {
+    /// Transports whose bandwidth is estimated now.
+    pub estimated_transports: u64,
+    /// Transports that get less than they want for lack of bandwidth, now.
+    pub limited_transports: u64,
+    /// Subscriptions that are paused for lack of bandwidth, now.
+    pub paused_subscriptions: u64,
+    /// Transport-wide feedback packets taken.
+    pub feedback_in: u64,
+    /// Times an estimate fell.
+    pub estimate_cuts: u64,
+    /// Times bandwidth was divided among a transport's tracks.
+    pub allocations: u64,
+    /// Probes sent.
+    pub probes: u64,
+    /// Packets sent only to probe.
+    pub padding_packets: u64,
+    /// Their bytes, headers included.
+    pub padding_bytes: u64,
 }
 
 /// What was dropped, by reason.
@@ -69,9 +94,10 @@ pub struct Drops {
     /// Payload or dependency descriptor that cannot be read; the packet is forwarded
     /// where no layer has to be chosen.
     pub unreadable_descriptor: u64,
-    /// Retransmissions refused because a subscriber used up its budget.
+    /// Retransmissions refused because a subscriber used up its budget: its share of what
+    /// was forwarded, or of its estimate.
     pub retransmission_budget: u64,
-    /// Retransmissions refused because the packet was repeated a moment ago.
+    /// Retransmissions refused because the packet was repeated a moment ago, or too often.
     pub retransmission_repeated: u64,
     /// Retransmissions refused because the packet has left the ring.
     pub retransmission_gone: u64,

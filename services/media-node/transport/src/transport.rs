@@ -247,6 +247,15 @@ impl Transport {
         self.srtp()?.protect_rtp(packet, header_len, len)
     }
 
+    /// Bytes that [`Self::protect_rtp`] will add to a packet. 0 before the keys are there.
+    #[must_use]
+    pub fn rtp_overhead(&self) -> usize {
+        match &self.phase {
+            Phase::Connected(srtp) => srtp.profile().rtp_overhead(),
+            Phase::Connecting { .. } | Phase::Over => 0,
+        }
+    }
+
     /// Protects a packet that went out before once more, to the byte the same.
     /// See [`SrtpSession::repeat_rtp`].
     ///

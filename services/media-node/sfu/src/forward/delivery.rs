@@ -1,11 +1,12 @@
 //! A subscription: one track on its way to one subscriber.
 
 use headwater_model::media::{
-    HeaderExtension, MediaKind, PayloadMapping, Subscription, SubscriptionKey, SubscriptionTarget,
+    HeaderExtension, MediaKind, PayloadMapping, Prominence, Subscription, SubscriptionKey,
+    SubscriptionTarget,
 };
 
 use super::codecs::{OutCodec, match_codecs};
-use super::forwarder::Forwarder;
+use super::forwarder::{Ending, Forwarder};
 use super::repeat::RepeatGuard;
 use super::template::{Feedback, HeaderTemplate};
 use crate::clock::Micros;
@@ -16,12 +17,35 @@ use crate::random::Random;
 const AUDIO_STAMPS: usize = 64;
 const VIDEO_STAMPS: usize = 256;
 
+/// What bandwidth leaves of a subscription's target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Ceiling {
+    /// All of it.
+    #[default]
+    Free,
+    /// These layers at most.
+    UpTo { spatial: u8, temporal: u8 },
+    /// Nothing.
+    Paused,
+}
+
 /// What a subscriber's last report block said.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Reported {
     pub(crate) seen: bool,
     pub(crate) highest: u32,
     pub(crate) cumulative: i32,
+}
+
+/// What is kept of a subscription that ended, for the next one under its SSRC.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) ssrc: u32,
+    ending: Ending,
+    rtx_sequence: u16,
+    packets: u32,
+    octets: u32,
+    heard: Reported,
 }
 
 /// State of one subscription.
@@ -41,6 +65,9 @@ pub(crate) struct Delivery {
     /// For codecs without and with transport-wide feedback.
     templates: [Option<HeaderTemplate>; 2],
     pub(crate) target: SubscriptionTarget,
+    /// Set by the division of bandwidth.
+    pub(crate) ceiling: Ceiling,
+    pub(crate) prominence: Prominence,
     pub(crate) forwarder: Forwarder,
     pub(crate) guard: RepeatGuard,
     pub(crate) rtx_sequence: u16,
@@ -74,6 +101,8 @@ impl Delivery {
             codecs: Vec::new(),
             templates: [None, None],
             target: SubscriptionTarget::BEST,
+            ceiling: Ceiling::Free,
+            prominence: Prominence::default(),
             forwarder,
             guard: RepeatGuard::new(),
             rtx_sequence: random.first_sequence(),
@@ -85,6 +114,30 @@ impl Delivery {
         };
         delivery.match_codecs(published);
         delivery
+    }
+
+    /// Where it ended, for the next one under the same SSRC.
+    pub(crate) fn ending(&self) -> Option<Ended> {
+        Some(Ended {
+            ssrc: self.negotiated.ssrc,
+            ending: self.forwarder.ending()?,
+            rtx_sequence: self.rtx_sequence,
+            packets: self.packets,
+            octets: self.octets,
+            heard: self.heard,
+        })
+    }
+
+    /// Goes on under an SSRC that was sent with before: its numbers and times
+    /// continue, so that neither SRTP nor the receiver sees a break.
+    pub(crate) fn go_on(&mut self, ended: &Ended) {
+        self.forwarder.go_on(ended.ending);
+        self.repeat_floor = self.forwarder.next_number();
+        self.rtx_sequence = ended.rtx_sequence;
+        self.packets = ended.packets;
+        self.octets = ended.octets;
+        self.reported_packets = ended.packets;
+        self.heard = ended.heard;
     }
 
     /// Takes what was negotiated anew by the subscriber.
@@ -146,8 +199,46 @@ impl Delivery {
         codec.nack && self.rtx(codec).is_none()
     }
 
+    /// Nothing is to be sent.
     pub(crate) fn is_paused(&self) -> bool {
-        self.target == SubscriptionTarget::Paused
+        self.target == SubscriptionTarget::Paused || self.ceiling == Ceiling::Paused
+    }
+
+    #[inline]
+    pub(crate) fn is_sound(&self) -> bool {
+        self.kind == MediaKind::Audio
+    }
+
+    /// The target, as far as bandwidth allows.
+    pub(crate) fn allowed(&self) -> SubscriptionTarget {
+        let SubscriptionTarget::UpTo { spatial, temporal } = self.target else {
+            return SubscriptionTarget::Paused;
+        };
+        match self.ceiling {
+            Ceiling::Free => self.target,
+            Ceiling::Paused => SubscriptionTarget::Paused,
+            Ceiling::UpTo { spatial: ceiling, temporal: highest } => SubscriptionTarget::UpTo {
+                spatial: spatial.min(ceiling),
+                temporal: temporal.min(highest),
+            },
+        }
+    }
+
+    /// A codec with retransmissions and transport-wide feedback: what can be probed with.
+    pub(crate) fn probing_codec(&self) -> Option<(OutCodec, (u32, u8))> {
+        self.negotiated.extensions.get(HeaderExtension::TransportCc)?;
+        self.codecs
+            .iter()
+            .flatten()
+            .filter(|codec| codec.transport_cc)
+            .find_map(|codec| Some((*codec, self.rtx(codec)?)))
+    }
+
+    /// The next sequence number of retransmissions.
+    pub(crate) fn next_rtx_sequence(&mut self) -> u16 {
+        let sequence = self.rtx_sequence;
+        self.rtx_sequence = sequence.wrapping_add(1);
+        sequence
     }
 
     /// A packet was sent under the subscription's SSRC.

@@ -57,6 +57,15 @@ pub(crate) struct Replay<'a> {
     pub(crate) following: u32,
 }
 
+/// Where an SSRC's numbers and timestamps ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    next_out: u64,
+    last_out: LastOut,
+    picture: u16,
+    tl0: u8,
+}
+
 /// How far forwarding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
@@ -69,6 +78,17 @@ enum Flow {
     /// Packets are being left out; the current line is closed. `next` is the number
     /// behind those left out.
     Skipping { next: u64 },
+}
+
+/// Whether the current encoding is sent until another begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Halt {
+    /// It is.
+    No,
+    /// Up to the end of this picture.
+    Asked,
+    /// Nothing is sent any more; only a keyframe helps.
+    Done,
 }
 
 /// Forwarding state of one subscription. Feed every packet of the track, in the order
@@ -92,6 +112,7 @@ pub(crate) struct Forwarder {
     /// Spatial layers are inside one encoding.
     scalable: bool,
     begins_anywhere: bool,
+    halt: Halt,
     history: History,
 }
 
@@ -117,14 +138,55 @@ impl Forwarder {
             },
             scalable: false,
             begins_anywhere: kind == MediaKind::Audio,
+            halt: Halt::No,
             history: History::default(),
         }
+    }
+
+    /// Where its numbers and timestamps ended, for whoever goes on under the same
+    /// SSRC. `None` if nothing was ever forwarded.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        (self.flow != Flow::Fresh).then(|| Ending {
+            next_out: self.next_number(),
+            last_out: self.last_out,
+            picture: self.last_out_picture,
+            tl0: self.last_out_tl0,
+        })
+    }
+
+    /// Goes on where another one ended, with what it will forward first. Nothing
+    /// may have been forwarded yet.
+    pub(crate) fn go_on(&mut self, ending: Ending) {
+        self.next_out = ending.next_out;
+        self.last_out = ending.last_out;
+        self.last_out_picture = ending.picture;
+        self.last_out_tl0 = ending.tl0;
+        self.flow = Flow::Stopped;
     }
 
     /// What is wanted from now on. It takes effect where the stream allows it.
     pub(crate) fn set_want(&mut self, want: Want, scalable: bool) {
         self.want = want;
         self.scalable = scalable;
+        if self.halt == Halt::Asked && want.encoding >= self.line.encoding {
+            self.halt = Halt::No;
+        }
+    }
+
+    /// The network is full: if a lower encoding is wanted than is sent, nothing is sent
+    /// until it begins. What would come meanwhile would only wait in the queue that the
+    /// receiver still has pictures in.
+    pub(crate) fn halt(&mut self) {
+        let lower = self.want.encoding < self.line.encoding;
+        if lower && !self.awaits_start() && self.halt == Halt::No {
+            self.halt = Halt::Asked;
+        }
+    }
+
+    /// What was sent of an encoding is of use still: it goes on, so that it is worth
+    /// repeating.
+    pub(crate) fn goes_on_with(&self, encoding: u8) -> bool {
+        self.begins_anywhere || (self.line.encoding == encoding && self.halt != Halt::Done)
     }
 
     pub(crate) fn wanted_encoding(&self) -> u8 {
@@ -134,6 +196,7 @@ impl Forwarder {
     /// Forwarding ends here; what follows begins anew.
     pub(crate) fn stop(&mut self) {
         self.close_line();
+        self.halt = Halt::No;
         if self.flow != Flow::Fresh {
             self.flow = Flow::Stopped;
         }
@@ -152,6 +215,7 @@ impl Forwarder {
         let stream = streams.get(usize::from(self.want.encoding))?;
         let wanted = self.want.layers.spatial.min(stream.max_spatial());
         let settled = !self.awaits_start()
+            && self.halt != Halt::Done
             && self.line.is_of(self.want.encoding, stream.epoch())
             && (!self.scalable || self.layers.spatial >= wanted);
         (!settled).then_some(self.want.encoding)
@@ -181,10 +245,11 @@ impl Forwarder {
     #[inline]
     pub(crate) fn take(&mut self, encoding: u8, packet: &Packet, streams: &[Stream]) -> Verdict {
         let current = !self.awaits_start() && self.line.is_of(encoding, packet.epoch);
-        if current && packet.number > self.highest {
+        let ended = self.halt == Halt::Done && self.begins_with(encoding, packet);
+        if current && packet.number > self.highest && !ended {
             return self.advance(packet);
         }
-        if !current && !packet.late && self.begins_with(encoding, packet) {
+        if (!current || ended) && !packet.late && self.begins_with(encoding, packet) {
             let timestamp = self.align(encoding, packet, streams);
             return self.begin(encoding, packet, timestamp);
         }
@@ -288,6 +353,7 @@ impl Forwarder {
             layers: self.layers,
         };
         self.flow = Flow::Flowing;
+        self.halt = Halt::No;
         self.highest = packet.number;
         self.forward(packet)
     }
@@ -309,7 +375,11 @@ impl Forwarder {
                 self.line.layers = self.layers;
             }
         }
-        if packet.kind == PacketKind::Media && self.layers.pass(packet) {
+        if new_picture && self.halt == Halt::Asked {
+            self.halt = Halt::Done;
+        }
+        let passes = self.halt != Halt::Done && self.layers.pass(packet);
+        if packet.kind == PacketKind::Media && passes {
             self.resume(packet.number);
             self.highest = packet.number;
             return self.forward(packet);

@@ -13,6 +13,7 @@ use super::forwarder::{Placed, Verdict};
 use super::repeat::Refusal;
 use super::template::Numbers;
 use crate::Stats;
+use crate::bandwidth::downlink::Downlink;
 use crate::clock::Micros;
 use crate::egress::{Egress, OutgoingRtp};
 use crate::ingress::extensions::{CARRIED, PACKED_MAX, unpack};
@@ -23,6 +24,9 @@ use crate::ingress::shape::{HEAD_MAX, PictureForm};
 const HEADER_MAX: usize = 12 + 4 + (2 + 255) + (2 + 2) + (2 + 3) + PACKED_MAX + 4;
 /// Extensions of one packet: MID, transport-wide number, send time, and carried ones.
 const EXTENSIONS_MAX: usize = 3 + CARRIED.len();
+
+/// Padding of one packet at most: its length is one byte (RFC 3550 section 5.1).
+const PADDING_MAX: usize = 255;
 
 /// A packet of a ring with its bytes.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +44,8 @@ struct Parts {
     /// Bytes of the payload that these replace.
     taken: usize,
     may_pad: bool,
+    /// The transport-wide number that is given out with it, if any.
+    number: Option<u16>,
 }
 
 /// Buffers that are used again for every packet.
@@ -50,6 +56,7 @@ pub(crate) struct Writer {
     descriptor: [u8; 255],
     /// Absolute send time of this drain.
     send_time: [u8; 3],
+    padding: [u8; PADDING_MAX],
 }
 
 impl Writer {
@@ -59,6 +66,7 @@ impl Writer {
             head: [0; rtx::RTX_PREFIX_LEN + HEAD_MAX],
             descriptor: [0; 255],
             send_time: [0; 3],
+            padding: [0; PADDING_MAX],
         }
     }
 
@@ -158,6 +166,8 @@ pub(crate) struct Outlet<'a, E> {
     pub(crate) to: TransportKey,
     /// The transport's next transport-wide number.
     pub(crate) transport_sequence: &'a mut u16,
+    /// The transport's network, if it is adapted to.
+    pub(crate) downlink: Option<&'a mut Downlink>,
     pub(crate) now: Micros,
     /// The transport's round trip.
     pub(crate) rtt: Micros,
@@ -214,13 +224,13 @@ impl<E: Egress> Outlet<'_, E> {
             self.stats.drops.unsupported_codec += 1;
             return;
         };
-        let numbers = self.stamp(delivery, &codec, placed.number as u16);
+        let (numbers, number) = self.stamp(delivery, &codec, placed.number as u16);
         let header = header_of(delivery, &codec, placed);
         let head_len = self.writer.write_head(0, stored, placed);
         let may_pad = !delivery.repeats_plainly(&codec);
         delivery.count(stored.payload.len());
         delivery.guard.earn(stored.payload.len());
-        let parts = Parts { head_len, taken: head_len, may_pad };
+        let parts = Parts { head_len, taken: head_len, may_pad, number };
         self.emit(delivery, &codec, (&header, numbers), (stored, placed), parts);
     }
 
@@ -230,7 +240,7 @@ impl<E: Egress> Outlet<'_, E> {
         let Some(codec) = delivery.codec(stored.packet.codec) else {
             return;
         };
-        let numbers = self.stamp(delivery, &codec, placed.number as u16);
+        let (numbers, number) = self.stamp(delivery, &codec, placed.number as u16);
         let header = RtpHeader { marker: false, ..header_of(delivery, &codec, placed) };
         delivery.count(0);
         let len = self.writer.write_header(delivery, &codec, (&header, numbers), None);
@@ -239,6 +249,9 @@ impl<E: Egress> Outlet<'_, E> {
         self.writer.header[0] |= 0x20;
         let header = &self.writer.header[..len];
         let packet = OutgoingRtp { header, prefix: &[], payload: &[1], may_pad: false };
+        if let Some(downlink) = &mut self.downlink {
+            downlink.sent(self.now, number, packet.len());
+        }
         hand_out(self.to, packet, self.egress, self.stats);
     }
 
@@ -253,19 +266,72 @@ impl<E: Egress> Outlet<'_, E> {
         if !self.is_admitted(delivery, sequence, stored) {
             return;
         }
+        self.repeat_now(delivery, codec, (ssrc, payload_type), (stored, placed));
+    }
+
+    /// Sends a packet again that the subscriber did not ask for, to see whether it gets
+    /// through. Returns its length, or 0 if it cannot be.
+    pub(crate) fn probe_with(
+        &mut self,
+        delivery: &mut Delivery,
+        stored: Stored<'_>,
+        placed: Placed,
+    ) -> usize {
+        let codec = delivery.codec(stored.packet.codec).filter(|codec| codec.transport_cc);
+        let Some((codec, rtx)) = codec.and_then(|codec| Some((codec, delivery.rtx(&codec)?)))
+        else {
+            return 0;
+        };
+        self.repeat_now(delivery, &codec, rtx, (stored, placed))
+    }
+
+    /// Sends padding under the SSRC of retransmissions. Returns its length, or 0 if there
+    /// is no such SSRC or it would not be acknowledged.
+    pub(crate) fn pad(&mut self, delivery: &mut Delivery, bytes: usize) -> usize {
+        let Some((codec, (ssrc, payload_type))) = delivery.probing_codec() else {
+            return 0;
+        };
+        let (numbers, number) = self.fresh_numbers(delivery, &codec);
+        let (timestamp, _) = delivery.forwarder.last_sent();
+        let sequence = delivery.next_rtx_sequence();
+        let header = RtpHeader { payload_type, marker: false, sequence, timestamp, ssrc };
+        let Some(len) = self.writer.write_header(delivery, &codec, (&header, numbers), None) else {
+            return 0;
+        };
+        self.writer.header[0] |= 0x20;
+        // The last byte says how many there are.
+        let padding = bytes.clamp(1, PADDING_MAX);
+        self.writer.padding[PADDING_MAX - 1] = padding as u8;
+        let header = &self.writer.header[..len];
+        let payload = &self.writer.padding[PADDING_MAX - padding..];
+        let packet = OutgoingRtp { header, prefix: &[], payload, may_pad: false };
+        if let Some(downlink) = &mut self.downlink {
+            downlink.sent(self.now, number, packet.len());
+        }
+        let sent = packet.len();
+        hand_out(self.to, packet, self.egress, self.stats);
+        sent
+    }
+
+    fn repeat_now(
+        &mut self,
+        delivery: &mut Delivery,
+        codec: &OutCodec,
+        (ssrc, payload_type): (u32, u8),
+        (stored, placed): (Stored<'_>, Placed),
+    ) -> usize {
         let header = RtpHeader {
             ssrc,
             payload_type,
-            sequence: delivery.rtx_sequence,
+            sequence: delivery.next_rtx_sequence(),
             ..header_of(delivery, codec, placed)
         };
-        delivery.rtx_sequence = delivery.rtx_sequence.wrapping_add(1);
-        let numbers = self.fresh_numbers(delivery, codec);
-        let prefix = rtx::prefix(sequence);
+        let (numbers, number) = self.fresh_numbers(delivery, codec);
+        let prefix = rtx::prefix(placed.number as u16);
         self.writer.head[..prefix.len()].copy_from_slice(&prefix);
         let taken = self.writer.write_head(prefix.len(), stored, placed);
-        let parts = Parts { head_len: prefix.len() + taken, taken, may_pad: true };
-        self.emit(delivery, codec, (&header, numbers), (stored, placed), parts);
+        let parts = Parts { head_len: prefix.len() + taken, taken, may_pad: true, number };
+        self.emit(delivery, codec, (&header, numbers), (stored, placed), parts)
     }
 
     /// Repeats a packet to the byte: see [`OutgoingRtp::may_pad`].
@@ -291,14 +357,24 @@ impl<E: Egress> Outlet<'_, E> {
         }
         let header = header_of(delivery, codec, placed);
         let taken = self.writer.write_head(0, stored, placed);
-        let parts = Parts { head_len: taken, taken, may_pad: false };
+        // Its number was given out when it was sent first.
+        let parts = Parts { head_len: taken, taken, may_pad: false, number: None };
         self.emit(delivery, codec, (&header, numbers), (stored, placed), parts);
     }
 
     fn is_admitted(&mut self, delivery: &mut Delivery, sequence: u16, stored: Stored<'_>) -> bool {
         // Headers count, too, or small packets would be free.
         let bytes = stored.payload.len() + 50;
-        match delivery.guard.admit(self.now, self.rtt, sequence, bytes) {
+        let within = self.downlink.as_mut().is_none_or(|link| link.may_repeat(self.now, bytes));
+        if !within {
+            self.stats.drops.retransmission_budget += 1;
+            return false;
+        }
+        // Where loss is the network's own a repeated packet gets lost as easily as the first:
+        // another goes out when the subscriber asks before it can know of this one.
+        let is_calm = self.downlink.as_ref().is_some_and(|link| link.is_calm(self.now));
+        let spacing = if is_calm { Micros(self.rtt.0 / 2) } else { self.rtt };
+        match delivery.guard.admit(self.now, spacing, sequence, bytes) {
             Ok(()) => self.stats.retransmissions_out += 1,
             Err(Refusal::Repeated) => {
                 self.stats.drops.retransmission_repeated += 1;
@@ -313,24 +389,31 @@ impl<E: Egress> Outlet<'_, E> {
     }
 
     /// Numbers for a packet under the subscription's own sequence number.
-    fn stamp(&mut self, delivery: &mut Delivery, codec: &OutCodec, sequence: u16) -> Numbers {
-        let numbers = self.fresh_numbers(delivery, codec);
+    fn stamp(
+        &mut self,
+        delivery: &mut Delivery,
+        codec: &OutCodec,
+        sequence: u16,
+    ) -> (Numbers, Option<u16>) {
+        let (numbers, number) = self.fresh_numbers(delivery, codec);
         if delivery.guard.keeps_stamps() {
             let transport_sequence = u16::from_be_bytes(numbers.transport_sequence);
             delivery.guard.stamp(sequence, transport_sequence, numbers.send_time);
         }
-        numbers
+        (numbers, number)
     }
 
-    fn fresh_numbers(&mut self, delivery: &Delivery, codec: &OutCodec) -> Numbers {
-        let mut transport_sequence = 0;
+    /// Numbers for a packet, and the transport-wide one apart if it has one.
+    fn fresh_numbers(&mut self, delivery: &Delivery, codec: &OutCodec) -> (Numbers, Option<u16>) {
+        let mut number = None;
         let wanted = delivery.negotiated.extensions.get(HeaderExtension::TransportCc).is_some();
         if codec.transport_cc && wanted {
-            transport_sequence = *self.transport_sequence;
-            *self.transport_sequence = transport_sequence.wrapping_add(1);
+            number = Some(*self.transport_sequence);
+            *self.transport_sequence = self.transport_sequence.wrapping_add(1);
         }
         let send_time = self.writer.send_time;
-        Numbers { transport_sequence: transport_sequence.to_be_bytes(), send_time }
+        let transport_sequence = number.unwrap_or_default().to_be_bytes();
+        (Numbers { transport_sequence, send_time }, number)
     }
 
     fn emit(
@@ -340,16 +423,24 @@ impl<E: Egress> Outlet<'_, E> {
         head: (&RtpHeader, Numbers),
         (stored, placed): (Stored<'_>, Placed),
         parts: Parts,
-    ) {
+    ) -> usize {
         let len = self.writer.write_header(delivery, codec, head, Some((stored, placed)));
-        let Some(len) = len else { return };
+        let Some(len) = len else { return 0 };
         let packet = OutgoingRtp {
             header: &self.writer.header[..len],
             prefix: &self.writer.head[..parts.head_len],
             payload: &stored.payload[parts.taken..],
             may_pad: parts.may_pad,
         };
+        let len = packet.len();
+        if let Some(downlink) = &mut self.downlink {
+            downlink.sent(self.now, parts.number, len);
+            if delivery.is_sound() {
+                downlink.sent_sound(len);
+            }
+        }
         hand_out(self.to, packet, self.egress, self.stats);
+        len
     }
 }
 

@@ -65,6 +65,18 @@ impl<'a> Seen<'a> {
         seen
     }
 
+    /// Reads values that another shard packed; what it did not pack well is left out.
+    pub(crate) fn from_packed(packed: &'a [u8]) -> Self {
+        let mut seen = Self::default();
+        for (extension, value) in unpack(packed) {
+            let index = CARRIED.iter().position(|carried| *carried == extension);
+            if let Some(slot) = index.and_then(|index| seen.carried.get_mut(index)) {
+                *slot = Some(value);
+            }
+        }
+        seen
+    }
+
     /// Value of the RFC 6464 extension: dB below overload.
     pub(crate) fn audio_level(&self) -> Option<u8> {
         Some(self.carried[0]?.first()? & 0x7f)

@@ -6,6 +6,7 @@ use headwater_rtp::{NtpTime, SequenceUnwrapper};
 
 use super::keyframes::KeyframeGate;
 use super::missing::{Found, Gap, MissingList};
+use super::rates::LayerRates;
 use super::reception::Reception;
 use super::renumber::Renumber;
 use super::ring::{Packet, PacketKind, Place, Ring, SLOT_BYTES, slots_for};
@@ -80,6 +81,8 @@ pub(crate) struct Stream {
     pub(crate) clock: Option<SenderClock>,
     /// Something of it could not be repaired: only a keyframe helps.
     pub(crate) broken: bool,
+    /// What each of its layers costs.
+    pub(crate) rates: LayerRates,
     /// How long the last repair took: a round trip.
     pub(crate) repair_time: Option<Micros>,
     unwrapper: SequenceUnwrapper,
@@ -89,6 +92,10 @@ pub(crate) struct Stream {
     ring_slots: usize,
     group: Option<KeyframeGroup>,
     epoch: u8,
+    /// Breaks of the encoding at its origin, this shard or another.
+    life: u32,
+    /// The clock was not handed to other shards yet.
+    clock_is_new: bool,
     codec_index: u8,
     last_arrival: Option<Micros>,
     max_spatial: u8,
@@ -107,6 +114,7 @@ impl Stream {
             gate: KeyframeGate::new(index),
             clock: None,
             broken: false,
+            rates: LayerRates::default(),
             repair_time: None,
             unwrapper: SequenceUnwrapper::new(),
             renumber: Renumber::default(),
@@ -115,6 +123,8 @@ impl Stream {
             ring_slots: slots_for(kind, bitrate),
             group: None,
             epoch: 0,
+            life: 1,
+            clock_is_new: false,
             codec_index: 0,
             last_arrival: None,
             max_spatial: 0,
@@ -152,6 +162,8 @@ impl Stream {
             }
             if incoming.codec_index != self.codec_index && !first {
                 self.epoch = self.epoch.wrapping_add(1);
+                self.life = self.life.wrapping_add(1);
+                self.rates.forget();
                 self.group = None;
             }
             self.codec_index = incoming.codec_index;
@@ -195,12 +207,47 @@ impl Stream {
         self.missing.clear();
         self.reception = Reception::default();
         self.clock = None;
+        self.rates.forget();
         self.group = None;
         self.epoch = self.epoch.wrapping_add(1);
+        self.life = self.life.wrapping_add(1);
         self.restart_run = 0;
         if let Some(ring) = &mut self.ring {
             ring.clear();
         }
+    }
+
+    /// Takes a packet that another shard handed over: its life and number there are
+    /// its life and number here.
+    pub(crate) fn accept_relayed(
+        &mut self,
+        incoming: &Incoming<'_>,
+        (life, number): (u32, u64),
+        stats: &mut Stats,
+    ) -> Accepted {
+        if life < self.life {
+            stats.drops.too_old += 1;
+            return Accepted::Nothing;
+        }
+        if life > self.life {
+            self.restart();
+            self.life = life;
+        }
+        self.codec_index = incoming.codec_index;
+        self.reception.arrived(number);
+        self.last_arrival = Some(incoming.now);
+        let highest = self.newest();
+        let newest = highest.is_none_or(|highest| number > highest);
+        if newest {
+            let rate = incoming.codec.clock_rate();
+            self.reception.timed(incoming.now, incoming.timestamp, rate);
+            if let Some(highest) = highest {
+                self.note_gap(incoming, highest + 1, number, stats);
+            }
+        } else {
+            self.note_found(incoming.now, number, stats);
+        }
+        self.store(incoming, number, !newest, stats)
     }
 
     fn note_gap(&mut self, incoming: &Incoming<'_>, from: u64, to: u64, stats: &mut Stats) {
@@ -280,6 +327,11 @@ impl Stream {
         };
         ring.store(packet, incoming.payload, incoming.extensions);
         self.note_keyframe(&packet);
+        // A first measure is short: the keyframe it begins with would be most of it.
+        let of_keyframe = self.group.is_some_and(|group| group.timestamp == packet.timestamp);
+        if self.rates.is_measured() || !of_keyframe {
+            self.rates.count(shape.spatial, shape.temporal, incoming.payload.len());
+        }
         Accepted::Stored(number)
     }
 
@@ -308,6 +360,18 @@ impl Stream {
             rtp,
             arrival: now,
         });
+        self.clock_is_new = true;
+    }
+
+    /// The same, from another shard.
+    pub(crate) fn note_relayed_clock(&mut self, now: Micros, ntp_micros: u64, rtp: u32) {
+        self.clock = Some(SenderClock { ntp_micros, compact: 0, rtp, arrival: now });
+        self.clock_is_new = true;
+    }
+
+    /// The clock, once after each sender report.
+    pub(crate) fn take_new_clock(&mut self) -> Option<SenderClock> {
+        std::mem::take(&mut self.clock_is_new).then_some(self.clock)?
     }
 
     #[inline]
@@ -333,6 +397,10 @@ impl Stream {
 
     pub(crate) fn group(&self) -> Option<KeyframeGroup> {
         self.group
+    }
+
+    pub(crate) fn life(&self) -> u32 {
+        self.life
     }
 
     pub(crate) fn epoch(&self) -> u8 {

@@ -60,8 +60,13 @@ pub(crate) struct Track {
     pub(crate) queued: bool,
     pub(crate) metered: bool,
     pub(crate) nack_armed: bool,
-    pub(crate) keyframe_armed: bool,
+    /// Keyframe requests are among what is due.
+    pub(crate) keyframe_queued: bool,
+    /// When it is looked for keyframe requests that came too early.
+    pub(crate) keyframe_at: Option<Micros>,
     pub(crate) tick_armed: bool,
+    /// Encodings that other shards want: bit `n` is encoding `n`.
+    pub(crate) relay_demand: u8,
     /// When liveness was looked at.
     pub(crate) ticked: Micros,
 }
@@ -86,8 +91,10 @@ impl Track {
             queued: false,
             metered: false,
             nack_armed: false,
-            keyframe_armed: false,
+            keyframe_queued: false,
+            keyframe_at: None,
             tick_armed: false,
+            relay_demand: 0,
             ticked: Micros::ZERO,
         };
         track.renegotiate(publication);

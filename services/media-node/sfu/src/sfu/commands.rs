@@ -34,6 +34,8 @@ impl Sfu {
         while let Some(&track) = self.links[index as usize].tracks.last() {
             self.remove_track_at(track);
         }
+        self.close_downlink(index);
+        self.allocations.retain(|other| *other != index);
         self.links.remove(index as usize);
         self.link_index.remove(&key);
     }
@@ -46,6 +48,7 @@ impl Sfu {
         if std::mem::replace(&mut link.connected, connected) == connected {
             return;
         }
+        self.queue_allocation(index);
         for position in 0.. {
             let link = &self.links[index as usize];
             if let Some(&delivery) = link.deliveries.get(position) {
@@ -189,6 +192,7 @@ impl Sfu {
             let (level, active) = (level.level, level.active);
             self.tell(SfuEvent::SpeakerLevel { track: key, level, active });
         }
+        self.queue_allocations_of(index);
         if !muted {
             self.unsettle(now, index);
         }
@@ -212,6 +216,10 @@ impl Sfu {
             Some(index) => self.renegotiate_delivery(index, (track, link), negotiated)?,
             None => self.insert_new_delivery(key, (track, link), negotiated)?,
         };
+        if !self.deliveries[index as usize].is_sound() {
+            self.open_downlink(link);
+        }
+        self.queue_allocation(link);
         let negotiated = &self.deliveries[index as usize].negotiated;
         let (ssrc, rtx_ssrc) = (negotiated.ssrc, negotiated.rtx_ssrc);
         let link = &mut self.links[link as usize];
@@ -275,8 +283,12 @@ impl Sfu {
         }
         let publication = &self.tracks[track as usize].publication;
         let (kind, codecs) = (publication.kind, &publication.codecs);
-        let delivery =
+        let ended = self.links[link as usize].take_ended(negotiated.ssrc);
+        let mut delivery =
             Delivery::new(key, (track, link), kind, negotiated, codecs, &mut self.random);
+        if let Some(ended) = ended {
+            delivery.go_on(&ended);
+        }
         let index = self.deliveries.insert(delivery) as u32;
         self.delivery_index.insert(key, index);
         self.tracks[track as usize].deliveries.push(index);
@@ -293,9 +305,14 @@ impl Sfu {
     fn remove_delivery_at(&mut self, index: u32) {
         let delivery = self.deliveries.remove(index as usize);
         self.delivery_index.remove(&delivery.key);
-        self.links[delivery.link as usize].forget_delivery(index);
+        let link = &mut self.links[delivery.link as usize];
+        link.forget_delivery(index);
+        if let Some(ended) = delivery.ending() {
+            link.note_ended(ended);
+        }
         self.tracks[delivery.track as usize].deliveries.retain(|other| *other != index);
         self.wanted.retain(|wanted| wanted.delivery != index);
+        self.forget_ceiling(&delivery);
     }
 
     pub(super) fn aim_delivery(
@@ -309,17 +326,18 @@ impl Sfu {
         if std::mem::replace(&mut delivery.target, target) == target {
             return Ok(());
         }
-        let track = delivery.track;
+        let (track, link) = (delivery.track, delivery.link);
+        self.queue_allocation(link);
         self.aim(index);
         self.unsettle(now, track);
         Ok(())
     }
 
     /// Works out what a subscription's target means for what is published now.
-    fn aim(&mut self, index: u32) {
+    pub(super) fn aim(&mut self, index: u32) {
         let delivery = &mut self.deliveries[index as usize];
         let track = &self.tracks[delivery.track as usize];
-        match track.want(delivery.target) {
+        match track.want(delivery.allowed()) {
             Some(want) => delivery.forwarder.set_want(want, track.is_scalable()),
             None => delivery.forwarder.stop(),
         }
@@ -333,6 +351,7 @@ impl Sfu {
             };
             self.aim(delivery);
         }
+        self.queue_allocations_of(index);
         self.tracks[index as usize].unsettled = true;
     }
 

@@ -4,6 +4,7 @@
 use headwater_model::media::MediaKind;
 use headwater_rtp::extension::AbsSendTime;
 
+use super::relay::hand_to_relay;
 use super::timers::{LinkRef, Timer};
 use super::{Sfu, Wanted};
 use crate::SfuEvent;
@@ -32,6 +33,7 @@ const FIRST_SENDER_REPORT: Micros = Micros::from_millis(100);
 impl Sfu {
     pub(super) fn hand_out(&mut self, now: Micros, egress: &mut impl Egress) {
         self.writer.set_send_time(AbsSendTime::from_duration(now.to_duration()).to_bytes());
+        self.allocate_queued(now);
         let mut queued = std::mem::take(&mut self.queued);
         for index in queued.drain(..) {
             self.forward_track(now, index, egress);
@@ -53,6 +55,7 @@ impl Sfu {
         let track = &mut self.tracks[index as usize];
         track.queued = false;
         let pending = std::mem::take(&mut track.pending);
+        hand_to_relay(now, track, &pending, egress);
         let track = &self.tracks[index as usize];
         let unsettled = track.unsettled;
         // One bit for each encoding that somebody waits for.
@@ -78,19 +81,27 @@ impl Sfu {
                 stats: &mut self.stats,
                 to: link.key,
                 transport_sequence: &mut link.next_transport_sequence,
+                downlink: link.downlink.as_deref_mut(),
                 now,
                 rtt: link.rtt.unwrap_or(RTT_UNKNOWN),
             };
             forward_to(track, delivery, &pending, &mut outlet);
+            if unsettled {
+                rise_from_ring(track, delivery, &mut outlet);
+            }
             if unsettled && let Some(encoding) = delivery.forwarder.awaits_keyframe(&track.streams)
             {
                 awaited |= 1 << encoding;
             }
             let sent = delivery.packets != before;
             let idle = !link.sender_reports_armed;
+            let unwatched = link.downlink.is_some() && !link.downlink_armed;
             self.note_layer(index, delivery_index);
             if sent && idle {
                 self.begin_reporting(now, link_index);
+            }
+            if sent && unwatched {
+                self.arm_downlink(now, link_index);
             }
         }
         let track = &mut self.tracks[index as usize];
@@ -145,6 +156,10 @@ impl Sfu {
             }
             let track = &self.tracks[delivery.track as usize];
             let found = delivery.forwarder.origin(sequence).and_then(|(line, number)| {
+                // Behind a switch nobody waits for what came before it.
+                if !delivery.forwarder.goes_on_with(line.encoding) {
+                    return None;
+                }
                 let stream = track.streams.get(usize::from(line.encoding))?;
                 let packet = stream.packet(number)?;
                 (packet.epoch == line.epoch).then_some((line, stream, packet))
@@ -160,6 +175,7 @@ impl Sfu {
                 stats: &mut self.stats,
                 to: link.key,
                 transport_sequence: &mut link.next_transport_sequence,
+                downlink: link.downlink.as_deref_mut(),
                 now,
                 rtt: link.rtt.unwrap_or(RTT_UNKNOWN),
             };
@@ -175,6 +191,7 @@ impl Sfu {
             Timer::SenderReports(link) if self.is_link(link) => {
                 self.send_sender_reports(now, link, egress);
             }
+            Timer::Probe(link) if self.is_link(link) => self.send_probe(now, link, egress),
             Timer::Nack(track) if self.is_track(track) => self.send_nacks(now, track, egress),
             Timer::Keyframe(track) if self.is_track(track) => {
                 self.send_keyframe_requests(now, track, egress);
@@ -186,13 +203,15 @@ impl Sfu {
             | Timer::Nack(_)
             | Timer::Keyframe(_)
             | Timer::LinkQuality(_)
+            | Timer::Downlink(_)
+            | Timer::Probe(_)
             | Timer::Tick(_)
             | Timer::Speakers => {}
         }
     }
 }
 
-fn stored<'a>(stream: &'a Stream, packet: &'a Packet) -> Stored<'a> {
+pub(super) fn stored<'a>(stream: &'a Stream, packet: &'a Packet) -> Stored<'a> {
     let (payload, extensions) = stream.bytes(packet);
     Stored { packet, payload, extensions }
 }
@@ -217,6 +236,26 @@ fn forward_to<E: Egress>(
         if verdict != Verdict::Skip {
             outlet.send(delivery, stored(stream, packet), verdict);
         }
+    }
+}
+
+/// Goes over to a larger encoding by its last keyframe and what followed, where that gets
+/// through at once: nobody has to be asked for another keyframe then.
+fn rise_from_ring<E: Egress>(track: &Track, delivery: &mut Delivery, outlet: &mut Outlet<'_, E>) {
+    let encoding = delivery.forwarder.wanted_encoding();
+    let Some((current, _)) = delivery.forwarder.forwarded() else { return };
+    // Most subscribers have what they want: nothing more is looked at for them.
+    if encoding <= current {
+        return;
+    }
+    let Some(downlink) = outlet.downlink.as_deref() else { return };
+    let Some(stream) = track.streams.get(usize::from(encoding)) else { return };
+    let Some((group, newest)) = replayable(outlet.now, stream) else { return };
+    let lens = (group.start..=newest.number)
+        .filter_map(|number| stream.packet(number))
+        .map(|packet| u64::from(packet.payload_len));
+    if downlink.takes_at_once(outlet.now, lens.sum()) {
+        start_with_keyframe(track, delivery, outlet);
     }
 }
 

@@ -37,17 +37,19 @@ impl Sfu {
                 }
                 RtcpPacket::Nack(nack) => self.note_nack(link, &nack),
                 RtcpPacket::PictureLossIndication(pli) => {
-                    self.note_picture_loss(link, pli.media_ssrc);
+                    self.note_picture_loss(now, link, pli.media_ssrc);
                 }
                 RtcpPacket::FullIntraRequest(fir) => {
-                    fir.entries().for_each(|entry| self.note_picture_loss(link, entry.ssrc));
+                    fir.entries().for_each(|entry| self.note_picture_loss(now, link, entry.ssrc));
                 }
                 // Descriptions name what SDP named already; a goodbye ends nothing that
-                // signalling does not end; estimates are for bandwidth allocation.
+                // signalling does not end.
+                RtcpPacket::Remb(remb) => self.note_remb(now, link, remb.bitrate),
+                RtcpPacket::TransportFeedback(feedback) => {
+                    self.note_transport_feedback(now, link, &feedback);
+                }
                 RtcpPacket::SourceDescription(_)
                 | RtcpPacket::Goodbye(_)
-                | RtcpPacket::Remb(_)
-                | RtcpPacket::TransportFeedback(_)
                 | RtcpPacket::Other { .. } => {}
             }
         }
@@ -97,7 +99,11 @@ impl Sfu {
         if before.seen && expected < REPORTED_MAX {
             let lost = block.cumulative_lost.saturating_sub(before.cumulative);
             link.heard.expected += u64::from(expected);
-            link.heard.lost += u64::from(lost.clamp(0, expected.cast_signed()).cast_unsigned());
+            let lost = lost.clamp(0, expected.cast_signed()).cast_unsigned();
+            link.heard.lost += u64::from(lost);
+            if let Some(downlink) = &mut link.downlink {
+                downlink.handle_report(now, expected, lost);
+            }
             let track = &self.tracks[delivery.track as usize];
             let rate = track.codec.map_or(90_000, |codec| u64::from(codec.clock_rate()));
             let jitter = Micros(u64::from(block.jitter) * 1_000_000 / rate);
@@ -121,7 +127,7 @@ impl Sfu {
     }
 
     /// A subscriber cannot go on without a keyframe.
-    fn note_picture_loss(&mut self, link: u32, ssrc: u32) {
+    fn note_picture_loss(&mut self, now: Micros, link: u32, ssrc: u32) {
         let sink = self.links[link as usize].sink(ssrc);
         let Some(sink) = sink.filter(|sink| !sink.repeat) else {
             return;
@@ -131,6 +137,12 @@ impl Sfu {
         if delivery.is_paused() {
             return;
         }
+        let downlink = self.links[link as usize].downlink.as_deref_mut();
+        if downlink.is_some_and(|downlink| downlink.handle_picture_loss(now)) {
+            self.stats.adaptation.estimate_cuts += 1;
+            self.queue_allocation(link);
+        }
+        let delivery = &self.deliveries[sink.delivery as usize];
         let forwarded = delivery.forwarder.forwarded().map(|(encoding, _)| encoding);
         let encoding = forwarded.unwrap_or(delivery.forwarder.wanted_encoding());
         self.want_keyframe(delivery.track, encoding);

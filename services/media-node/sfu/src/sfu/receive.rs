@@ -166,13 +166,13 @@ impl Sfu {
         self.await_drain(source, number);
     }
 
-    fn await_drain(&mut self, source: Source, number: u64) {
+    pub(super) fn await_drain(&mut self, source: Source, number: u64) {
         let track = &mut self.tracks[source.track as usize];
         if track.muted {
             self.stats.drops.muted += 1;
             return;
         }
-        if track.deliveries.is_empty() {
+        if track.deliveries.is_empty() && track.relay_demand == 0 {
             return;
         }
         if track.pending.len() >= PENDING_MAX {
@@ -184,7 +184,12 @@ impl Sfu {
     }
 
     /// Tells of a first packet, and lets subscribers have what begins to arrive.
-    fn note_started(&mut self, now: Micros, source: Source, (codec, index): (Codec, u8)) {
+    pub(super) fn note_started(
+        &mut self,
+        now: Micros,
+        source: Source,
+        (codec, index): (Codec, u8),
+    ) {
         let track = &mut self.tracks[source.track as usize];
         let bit = 1_u8 << source.encoding;
         let known = track.alive & bit != 0 && track.codec_index == Some(index);
@@ -208,7 +213,13 @@ impl Sfu {
         self.queue(source.track);
     }
 
-    fn note_level(&mut self, now: Micros, index: u32, timestamp: u32, level: Option<u8>) {
+    pub(super) fn note_level(
+        &mut self,
+        now: Micros,
+        index: u32,
+        timestamp: u32,
+        level: Option<u8>,
+    ) {
         let track = &mut self.tracks[index as usize];
         if track.muted {
             return;

@@ -204,7 +204,8 @@ impl Sfu {
         let link = &self.links[track.link as usize];
         let (to, local_ssrc, connected) = (link.key, link.local_ssrc, link.connected);
         let rtt = link.rtt.unwrap_or(RTT_UNKNOWN);
-        let wants_video = track.kind() == MediaKind::Video && !track.deliveries.is_empty();
+        let wanted = !track.deliveries.is_empty() || track.relay_demand != 0;
+        let wants_video = track.kind() == MediaKind::Video && wanted;
         let mut broken = 0_u8;
         let mut next: Option<Micros> = None;
         for (index, stream) in track.streams.iter_mut().enumerate() {
@@ -259,8 +260,9 @@ impl Sfu {
             return;
         }
         stream.gate.want();
-        if !track.keyframe_armed {
-            track.keyframe_armed = true;
+        // A timer of another encoding may be set for later; this one need not wait for it.
+        if !track.keyframe_queued {
+            track.keyframe_queued = true;
             let reference = TrackRef { index, key: track.key };
             self.due.push(Timer::Keyframe(reference));
         }
@@ -273,7 +275,8 @@ impl Sfu {
         egress: &mut impl Egress,
     ) {
         let track = &mut self.tracks[reference.index as usize];
-        track.keyframe_armed = false;
+        track.keyframe_queued = false;
+        track.keyframe_at = track.keyframe_at.filter(|at| *at > now);
         let link = &self.links[track.link as usize];
         let (to, local_ssrc, connected) = (link.key, link.local_ssrc, link.connected);
         let mut next: Option<Micros> = None;
@@ -296,8 +299,10 @@ impl Sfu {
                 None => {}
             }
         }
-        if let Some(at) = next {
-            track.keyframe_armed = true;
+        if let Some(at) = next
+            && track.keyframe_at.is_none_or(|armed| at < armed)
+        {
+            track.keyframe_at = Some(at);
             self.wheel.arm(at, Timer::Keyframe(reference));
         }
     }

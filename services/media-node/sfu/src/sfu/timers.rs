@@ -6,7 +6,7 @@ use headwater_model::media::{MediaKind, TrackKey, TransportKey};
 use super::Sfu;
 use crate::SfuEvent;
 use crate::clock::Micros;
-use crate::event::{Quality, QualitySubject};
+use crate::event::{Limitation, Quality, QualitySubject};
 use crate::ingress::level::SPEAKER_INTERVAL;
 use crate::link::Heard;
 
@@ -48,6 +48,10 @@ pub(super) enum Timer {
     Keyframe(TrackRef),
     /// Liveness of a track's encodings.
     Tick(TrackRef),
+    /// What a subscriber's network takes.
+    Downlink(LinkRef),
+    /// The next burst of a probe.
+    Probe(LinkRef),
     /// Levels of all audio tracks that are not silent.
     Speakers,
 }
@@ -61,10 +65,12 @@ impl Sfu {
                 Timer::Speakers => self.finish_speaker_interval(now),
                 Timer::Tick(track) => self.tick(now, track),
                 Timer::LinkQuality(link) => self.tell_quality(now, link),
+                Timer::Downlink(link) => self.tick_downlink(now, link),
                 Timer::Feedback(_)
                 | Timer::Reports(_)
                 | Timer::SenderReports(_)
                 | Timer::Nack(_)
+                | Timer::Probe(_)
                 | Timer::Keyframe(_) => self.due.push(timer),
             }
         }
@@ -101,6 +107,9 @@ impl Sfu {
         let track = &mut self.tracks[reference.index as usize];
         track.tick_armed = false;
         let changed = track.look_alive();
+        for stream in &mut track.streams {
+            stream.rates.measure(now);
+        }
         let arrived = track.arrived_since(track.ticked);
         // A request may have got lost while nothing else is sent.
         let waits = track.unsettled && track.streams.iter().any(|stream| stream.ssrc.is_some());
@@ -152,6 +161,7 @@ impl Sfu {
         if !self.is_link(reference) {
             return;
         }
+        let limitation = self.limitation(reference.index);
         let link = &mut self.links[reference.index as usize];
         let heard = std::mem::take(&mut link.heard);
         let rtt = link.rtt.map(Micros::to_duration);
@@ -163,6 +173,7 @@ impl Sfu {
                 loss_ratio: ratio(heard.lost, heard.expected),
                 rtt,
                 jitter: heard.jitter.to_duration(),
+                limitation,
             };
             self.tell(SfuEvent::Quality(quality));
         }
@@ -202,6 +213,7 @@ impl Sfu {
             loss_ratio: ratio(expected.saturating_sub(received), expected),
             rtt: None,
             jitter: Micros(jitter * 1_000_000 / rate).to_duration(),
+            limitation: Limitation::None,
         })
     }
 

@@ -5,11 +5,15 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod adaptation;
 mod audio;
 mod binding;
+mod encrypted;
 mod keyframes;
 mod layers;
 mod repair;
 mod reports;
 mod robustness;
 mod simulcast;
+mod takeover;
+mod wide;

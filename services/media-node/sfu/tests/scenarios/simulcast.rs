@@ -1,6 +1,6 @@
 //! Switching between encodings of one track.
 
-use headwater_model::media::{Codec, SubscriptionTarget};
+use headwater_model::media::{Codec, Publication, SubscriptionTarget};
 use headwater_sfu::SfuEvent;
 
 use crate::harness::publisher::{Encoder, delta, key};
@@ -14,6 +14,15 @@ fn encoders(codec: Codec) -> Vec<Encoder> {
     (0..3)
         .map(|index| Encoder::new(codec, index).with_mid("0").with_rid(RIDS[usize::from(index)]))
         .collect()
+}
+
+/// Encodings that all fit what a network is taken for at first.
+fn simulcast(codec: Codec) -> Publication {
+    let mut publication = publication(codec, "0", &RIDS);
+    for encoding in &mut publication.encodings {
+        encoding.bitrate = 200_000 * (u32::from(encoding.spatial) + 1);
+    }
+    publication
 }
 
 fn up_to(spatial: u8) -> SubscriptionTarget {
@@ -81,7 +90,7 @@ impl Camera {
 fn switching_is_seamless(codec: Codec) {
     let mut world = World::new();
     let (publisher, subscriber) = (world.transport(1), world.transport(2));
-    let track = world.publish(publisher, 1, &publication(codec, "0", &RIDS));
+    let track = world.publish(publisher, 1, &simulcast(codec));
     let wanted = subscription(codec, 5_000);
     let subscription = world.subscribe(1, track, subscriber, &wanted);
     let mut camera = Camera::new(codec);
@@ -131,7 +140,7 @@ fn switching_between_av1_encodings_is_seamless() {
 fn a_switch_waits_for_a_keyframe_and_asks_for_it() {
     let mut world = World::new();
     let (publisher, subscriber) = (world.transport(1), world.transport(2));
-    let track = world.publish(publisher, 1, &publication(Codec::Vp8, "0", &RIDS));
+    let track = world.publish(publisher, 1, &simulcast(Codec::Vp8));
     let wanted = subscription(Codec::Vp8, 5_000);
     let subscription = world.subscribe(1, track, subscriber, &wanted);
     world.sfu.set_target(world.now, subscription, up_to(0)).unwrap();
@@ -161,7 +170,7 @@ fn a_switch_waits_for_a_keyframe_and_asks_for_it() {
 fn an_encoding_that_is_not_sent_any_more_is_replaced_by_a_lower_one() {
     let mut world = World::new();
     let (publisher, subscriber) = (world.transport(1), world.transport(2));
-    let track = world.publish(publisher, 1, &publication(Codec::Vp8, "0", &RIDS));
+    let track = world.publish(publisher, 1, &simulcast(Codec::Vp8));
     let wanted = subscription(Codec::Vp8, 5_000);
     world.subscribe(1, track, subscriber, &wanted);
     let mut camera = Camera::new(Codec::Vp8);
@@ -180,7 +189,7 @@ fn an_encoding_that_is_not_sent_any_more_is_replaced_by_a_lower_one() {
 fn a_wanted_encoding_that_never_came_is_replaced_by_what_there_is() {
     let mut world = World::new();
     let (publisher, subscriber) = (world.transport(1), world.transport(2));
-    let track = world.publish(publisher, 1, &publication(Codec::Vp8, "0", &RIDS));
+    let track = world.publish(publisher, 1, &simulcast(Codec::Vp8));
     let wanted = subscription(Codec::Vp8, 5_000);
     let subscription = world.subscribe(1, track, subscriber, &wanted);
     world.sfu.set_target(world.now, subscription, up_to(0)).unwrap();
@@ -201,7 +210,7 @@ fn sender_reports_decide_the_timestamp_of_a_switch() {
 
     let mut world = World::new();
     let (publisher, subscriber) = (world.transport(1), world.transport(2));
-    let track = world.publish(publisher, 1, &publication(Codec::Vp8, "0", &RIDS));
+    let track = world.publish(publisher, 1, &simulcast(Codec::Vp8));
     let wanted = subscription(Codec::Vp8, 5_000);
     let subscription = world.subscribe(1, track, subscriber, &wanted);
     world.sfu.set_target(world.now, subscription, up_to(0)).unwrap();
@@ -250,7 +259,7 @@ fn random_targets_never_break_the_stream() {
     for codec in [Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1] {
         let mut world = World::new();
         let (publisher, subscriber) = (world.transport(1), world.transport(2));
-        let track = world.publish(publisher, 1, &publication(codec, "0", &RIDS));
+        let track = world.publish(publisher, 1, &simulcast(codec));
         let wanted = subscription(codec, 5_000);
         let subscription = world.subscribe(1, track, subscriber, &wanted);
         let mut camera = Camera::new(codec);

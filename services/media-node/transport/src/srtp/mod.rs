@@ -65,6 +65,15 @@ impl SrtpProfile {
         }
     }
 
+    /// Bytes that protection adds to an RTP packet: the authentication tag.
+    #[must_use]
+    pub const fn rtp_overhead(self) -> usize {
+        match self {
+            Self::AesCm128HmacSha1_80 => 10,
+            Self::AeadAes128Gcm | Self::AeadAes256Gcm => 16,
+        }
+    }
+
     /// Length of what DTLS exports: two keys and two salts (RFC 5764 §4.2).
     #[must_use]
     pub const fn exported_len(self) -> usize {
