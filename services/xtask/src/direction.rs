@@ -26,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("headwater-sfu", &["model", "rtp"]),
     ("headwater-room", &["model", "sdp"]),
     ("headwater-net", &[]),
+    ("headwater-relay", &["model", "rtp", "sfu"]),
     (
         "headwater-media-node",
         &[
@@ -40,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sfu",
             "room",
             "net",
+            "relay",
         ],
     ),
     ("headwater-gateway", &["model", "proto", "rpc", "telemetry"]),
@@ -56,9 +58,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "media-node",
         ],
     ),
-    ("headwater-loadtest", &["model", "rpc", "rtp", "transport"]),
+    ("headwater-loadtest", &["model", "net", "rpc", "rtp", "transport"]),
+    ("headwater-sim", &["model", "rtp", "sfu", "transport"]),
     ("headwater-testkit", &[]),
-    ("headwater-e2e", &["testkit"]),
+    ("headwater-e2e", &["model", "proto", "rpc", "testkit"]),
     ("headwater-xtask", &[]),
 ];
 
@@ -72,6 +75,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("rtc-sctp", &["headwater-transport"]),
     ("rtc-stun", &["headwater-transport"]),
     ("rtc-sdp", &["headwater-sdp"]),
+    ("quinn", &["headwater-relay"]),
 ];
 
 /// Crates that do no I/O and keep no time.
@@ -83,6 +87,7 @@ const PURE: &[&str] = &[
     "headwater-transport",
     "headwater-sfu",
     "headwater-room",
+    "headwater-sim",
 ];
 
 /// Packages that bring I/O or a clock.
