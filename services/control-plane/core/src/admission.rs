@@ -6,10 +6,13 @@ use std::time::Duration;
 use headwater_model::{Epoch, NodeId};
 
 use crate::node::Standing;
-use crate::room::PlannedShard;
+use crate::room::ShardRef;
 
 /// When to ask again if the registry cannot be reached or no node has room.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When to ask again if the room is full: somebody must leave first, and those
+/// who wait must not ask all the time.
+pub const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Rooms of at most so many participants are counted by asking their node
 /// before somebody is refused, since a report is up to a second old and a page
 /// reload must find its own seat free. Larger ones go by the report: listing
@@ -31,7 +34,7 @@ pub enum Knowledge {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carrier {
     /// The shard.
-    pub planned: PlannedShard,
+    pub planned: ShardRef,
     /// What its node is good for.
     pub standing: Standing,
     /// Whether the node still has a shard of that number.
@@ -47,11 +50,15 @@ pub struct Carrier {
 pub struct RoomFacts {
     /// Epoch of its plan; 0 if it has none.
     pub epoch: Epoch,
-    /// The shard that holds its live state.
+    /// The shard that the participant would go to: the home, or one of several
+    /// that carry the room.
     pub carrier: Option<Carrier>,
+    /// How many shards carry the room. With more than one, each has its own part
+    /// of the seats and refuses by itself.
+    pub shards: usize,
     /// Most participants admitted at once. 0 means no limit.
     pub max_participants: u32,
-    /// Counted participants, as last reported.
+    /// Counted participants, as last reported. Looked at only if there is a limit.
     pub participants: u32,
 }
 
@@ -115,7 +122,8 @@ pub enum WaitReason {
     /// The registry does not answer, and without it nothing new can be placed.
     #[error("the registry cannot be reached")]
     RegistryUnreachable,
-    /// The node that carries the room has all the participants it accepts.
+    /// The node that carries the room has all the participants it accepts, or
+    /// every shard of the room has for the moment.
     #[error("the media node is full")]
     NodeFull,
     /// No node can take the room.
@@ -230,7 +238,7 @@ fn refusal(facts: &JoinFacts, room: &RoomFacts, carrier: &Carrier) -> Option<Dec
         return None;
     }
     if room.max_participants > 0 && room.participants >= room.max_participants {
-        let exact = room.max_participants <= COUNTED_EXACTLY_MAX;
+        let exact = room.shards < 2 && room.max_participants <= COUNTED_EXACTLY_MAX;
         return match facts.seats {
             None if exact && !facts.seats_asked => {
                 Some(Decision::CountSeats(carrier.planned.node.clone()))

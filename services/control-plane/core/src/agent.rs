@@ -43,6 +43,8 @@ pub enum Order {
     Release {
         /// The room.
         room: RoomId,
+        /// The shard of the node; none means all of them.
+        shard: Option<ShardIndex>,
         /// The epoch.
         epoch: Epoch,
         /// What its participants are told.
@@ -53,6 +55,8 @@ pub enum Order {
     Verify {
         /// The room.
         room: RoomId,
+        /// The shard that carries it.
+        shard: ShardIndex,
         /// The incarnation that the node carries.
         uid: RoomUid,
         /// The epoch it carries it at.
@@ -67,9 +71,11 @@ struct Told {
     spec: RoomSpec,
     spec_revision: u64,
     epoch: Epoch,
-    shard: ShardIndex,
     at: Instant,
 }
+
+/// A room on one shard of the node.
+type Carried = (RoomId, ShardIndex);
 
 #[derive(Debug, Clone, Copy)]
 struct Stranger {
@@ -78,11 +84,11 @@ struct Stranger {
 }
 
 /// What was told on one agent stream. Begin with a new one for every stream:
-/// then the first orders are the full set. Bounded by the rooms of the node.
+/// then the first orders are the full set. Bounded by the rooms of the node's shards.
 #[derive(Debug, Default)]
 pub struct AgentLedger {
-    told: BTreeMap<RoomId, Told>,
-    strangers: BTreeMap<RoomId, Stranger>,
+    told: BTreeMap<Carried, Told>,
+    strangers: BTreeMap<Carried, Stranger>,
     reported_at: Option<Instant>,
 }
 
@@ -92,10 +98,10 @@ impl AgentLedger {
         self.reported_at = Some(now);
     }
 
-    /// Epoch at which the node was told of a room on this stream.
+    /// Epoch at which a shard of the node was told of a room on this stream.
     #[must_use]
-    pub fn told_epoch(&self, room: &RoomId) -> Option<Epoch> {
-        self.told.get(room).map(|told| told.epoch)
+    pub fn told_epoch(&self, room: &RoomId, shard: ShardIndex) -> Option<Epoch> {
+        self.told.get(&(room.clone(), shard)).map(|told| told.epoch)
     }
 
     /// What to tell the node now, releases first. What is returned counts as
@@ -122,19 +128,22 @@ impl AgentLedger {
         view: &NodeView,
         orders: &mut Vec<Order>,
     ) {
-        self.told.retain(|id, told| {
+        self.told.retain(|(id, shard), told| {
             let room = intended.rooms().get(id);
             let same_incarnation = room.is_some_and(|room| room.spec.uid == told.spec.uid);
-            if same_incarnation && room.is_some_and(|room| names(room, node)) {
+            if same_incarnation && room.is_some_and(|room| names(room, node, *shard)) {
                 return true;
             }
+            let elsewhere_here =
+                same_incarnation && room.is_some_and(|room| names_node(room, node));
             let (epoch, reason) = match room {
                 Some(room) if same_incarnation => {
                     (room.epoch().max(told.epoch), ReleaseReason::PlanStale)
                 }
-                Some(_) | None => (told.epoch, end_reason(told, view.reports.get(id))),
+                Some(_) | None => (told.epoch, end_reason(told, view.report(id, *shard))),
             };
-            orders.push(Order::Release { room: id.clone(), epoch, reason });
+            let shard = elsewhere_here.then_some(*shard);
+            orders.push(Order::Release { room: id.clone(), shard, epoch, reason });
             false
         });
     }
@@ -150,16 +159,20 @@ impl AgentLedger {
         orders: &mut Vec<Order>,
     ) {
         let told = &self.told;
-        self.strangers.retain(|id, _| view.reports.contains_key(id) && !told.contains_key(id));
-        for (id, report) in &view.reports {
-            if self.told.contains_key(id) {
+        self.strangers.retain(|carried, _| {
+            view.report(&carried.0, carried.1).is_some() && !told.contains_key(carried)
+        });
+        let reports = view.reports.iter();
+        for (id, report) in reports.flat_map(|(id, them)| them.iter().map(move |it| (id, it))) {
+            let carried = (id.clone(), report.shard);
+            if self.told.contains_key(&carried) {
                 continue;
             }
             let Some(order) = order_for_stranger(id, report, intended.rooms().get(id), node) else {
                 continue;
             };
             let stranger =
-                self.strangers.entry(id.clone()).or_insert(Stranger { since: now, ordered: None });
+                self.strangers.entry(carried).or_insert(Stranger { since: now, ordered: None });
             let certain = matches!(order, Order::Release { .. });
             let ripe = certain || now.saturating_duration_since(stranger.since) >= STRANGER_AFTER;
             let due =
@@ -182,27 +195,25 @@ impl AgentLedger {
         orders: &mut Vec<Order>,
     ) {
         for (id, room) in intended.rooms_of(node) {
-            let Some(shard) = room.plan.as_ref().and_then(|plan| plan.shard_of(node)) else {
-                continue;
-            };
-            let up_to_date = self.told.get(id).is_some_and(|told| {
-                told.spec_revision == room.spec_revision
-                    && told.epoch == room.epoch()
-                    && told.shard == shard
-                    && !self.is_missing(now, told, view.reports.get(id))
-            });
-            if up_to_date {
-                continue;
+            for (_, planned) in room.plan.iter().flat_map(|plan| plan.shards_of(node)) {
+                let carried = (id.clone(), planned.shard);
+                let up_to_date = self.told.get(&carried).is_some_and(|told| {
+                    told.spec_revision == room.spec_revision
+                        && told.epoch == room.epoch()
+                        && !self.is_missing(now, told, view.report(id, planned.shard))
+                });
+                if up_to_date {
+                    continue;
+                }
+                let told = Told {
+                    spec: room.spec.clone(),
+                    spec_revision: room.spec_revision,
+                    epoch: room.epoch(),
+                    at: now,
+                };
+                self.told.insert(carried, told);
+                orders.push(Order::Assign { room: id.clone(), shard: planned.shard });
             }
-            let told = Told {
-                spec: room.spec.clone(),
-                spec_revision: room.spec_revision,
-                epoch: room.epoch(),
-                shard,
-                at: now,
-            };
-            self.told.insert(id.clone(), told);
-            orders.push(Order::Assign { room: id.clone(), shard });
         }
     }
 
@@ -215,8 +226,13 @@ impl AgentLedger {
     }
 }
 
-fn names(room: &IntendedRoom, node: &NodeId) -> bool {
-    room.plan.as_ref().is_some_and(|plan| plan.shard_of(node).is_some())
+fn names_node(room: &IntendedRoom, node: &NodeId) -> bool {
+    room.plan.as_ref().is_some_and(|plan| plan.names(node))
+}
+
+fn names(room: &IntendedRoom, node: &NodeId, shard: ShardIndex) -> bool {
+    let mut shards = room.plan.iter().flat_map(|plan| plan.shards_of(node));
+    shards.any(|(_, planned)| planned.shard == shard)
 }
 
 /// Whether a room that is gone stood empty, or was taken from its participants.
@@ -233,7 +249,9 @@ fn order_for_stranger(
     room: Option<&IntendedRoom>,
     node: &NodeId,
 ) -> Option<Order> {
-    let release = |epoch, reason| Some(Order::Release { room: id.clone(), epoch, reason });
+    let shard = report.shard;
+    let release =
+        |shard, epoch, reason| Some(Order::Release { room: id.clone(), shard, epoch, reason });
     let known = room.filter(|room| room.epoch() >= report.epoch);
     let Some(room) = known else {
         // Unknown, or carried at an epoch that we have not heard of: our view
@@ -242,6 +260,7 @@ fn order_for_stranger(
             if report.participants == 0 { ReleaseReason::Closed } else { ReleaseReason::Deleted };
         return Some(Order::Verify {
             room: id.clone(),
+            shard,
             uid: report.uid.clone(),
             epoch: report.epoch,
             reason,
@@ -249,9 +268,14 @@ fn order_for_stranger(
     };
     if room.spec.uid != report.uid {
         // An older incarnation; its participants must not slip into the new one.
-        return release(report.epoch, ReleaseReason::Deleted);
+        return release(None, report.epoch, ReleaseReason::Deleted);
     }
-    if names(room, node) { None } else { release(room.epoch(), ReleaseReason::PlanStale) }
+    if names(room, node, shard) {
+        return None;
+    }
+    // Another shard of this node may carry it; that one must keep it.
+    let shard = names_node(room, node).then_some(shard);
+    release(shard, room.epoch(), ReleaseReason::PlanStale)
 }
 
 #[cfg(test)]

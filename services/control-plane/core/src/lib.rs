@@ -22,20 +22,30 @@
 pub mod admission;
 pub mod agent;
 pub mod census;
+pub mod drain;
 pub mod lifetime;
 pub mod node;
 pub mod page;
 pub mod placement;
 pub mod plan;
+pub mod rebalance;
 pub mod replay;
 pub mod room;
+pub mod seat;
 pub mod state;
+pub mod tree;
 
 pub use admission::{Admission, Decision, JoinFacts, Knowledge, decide};
 pub use agent::{AgentLedger, Order, ReleaseReason};
 pub use census::{Census, CensusConfig};
+pub use drain::Pace;
 pub use node::{AgentState, Lifecycle, NodeLoad, NodeView, Standing};
 pub use placement::{Choice, NoPlace, Wish, choose};
-pub use plan::{Action, PlanContext, Planned, plan};
-pub use room::{IntendedRoom, Plan, PlannedShard, RoomReport, RoomSpec, first_epoch, next_epoch};
+pub use plan::{Action, Cause, PlanContext, Planned, plan};
+pub use rebalance::{Balancer, Move};
+pub use room::{
+    IntendedRoom, Plan, PlannedShard, Rank, RoomReport, RoomSpec, ShardRef, first_epoch, next_epoch,
+};
+pub use seat::{SeatWish, choose_seat};
 pub use state::{Intended, NodeFacts, Observed, State};
+pub use tree::{Tree, TreeConfig, TreeContext, plan_tree};

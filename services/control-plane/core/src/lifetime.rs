@@ -53,6 +53,7 @@ mod tests {
             publishers: 0,
             empty_for: Duration::from_secs(seconds),
             ever_joined,
+            egress: headwater_model::Bitrate(0),
         }
     }
 

@@ -118,9 +118,13 @@ pub struct NodeView {
     pub participant_capacity: u32,
     /// Last reported load.
     pub load: Option<NodeLoad>,
-    /// Rooms it reported last.
-    pub reports: BTreeMap<RoomId, RoomReport>,
-    /// Those of `reports` that somebody is in.
+    /// Where it takes relay links: rooms of more than one shard may use it.
+    pub relays: bool,
+    /// It reports that its process was asked to stop.
+    pub leaving: bool,
+    /// Rooms it reported last, each by the shards that carry it.
+    pub reports: BTreeMap<RoomId, Vec<RoomReport>>,
+    /// Those of `reports` that somebody is in, counted by shards.
     pub occupied: u32,
     /// Participants sent to it since `load` was measured.
     pub granted: u32,
@@ -136,6 +140,9 @@ impl NodeView {
             (false, AgentState::Connected) => Standing::Unregistered,
             (false, AgentState::Connecting | AgentState::Lost) => Standing::Gone,
             (true, AgentState::Lost) => Standing::Unreachable,
+            (true, AgentState::Connected | AgentState::Connecting) if self.leaving => {
+                Standing::Draining
+            }
             (true, AgentState::Connected | AgentState::Connecting) => match self.lifecycle {
                 Lifecycle::Serve => Standing::Serving,
                 Lifecycle::Cordon => Standing::Cordoned,
@@ -191,12 +198,31 @@ impl NodeView {
 
     /// Takes in what the node reported. What was sent to it before is in the
     /// report now, save for the few joins that were under way.
-    pub fn handle_report(&mut self, load: NodeLoad, reports: BTreeMap<RoomId, RoomReport>) {
-        let occupied = reports.values().filter(|room| room.participants > 0).count();
-        self.occupied = u32::try_from(occupied).unwrap_or(u32::MAX);
+    pub fn handle_report(
+        &mut self,
+        load: NodeLoad,
+        reports: impl IntoIterator<Item = (RoomId, RoomReport)>,
+    ) {
+        self.reports.clear();
+        self.occupied = 0;
+        for (room, report) in reports {
+            self.occupied += u32::from(report.participants > 0);
+            self.reports.entry(room).or_default().push(report);
+        }
         self.load = Some(load);
-        self.reports = reports;
         self.granted = 0;
+    }
+
+    /// What the shards of the node that carry a room report of it.
+    #[must_use]
+    pub fn reports_of(&self, room: &RoomId) -> &[RoomReport] {
+        self.reports.get(room).map_or(&[], Vec::as_slice)
+    }
+
+    /// What one shard of the node reports of a room.
+    #[must_use]
+    pub fn report(&self, room: &RoomId, shard: ShardIndex) -> Option<&RoomReport> {
+        self.reports_of(room).iter().find(|report| report.shard == shard)
     }
 
     /// Notes that a room was given to a shard, until the registry shows it.

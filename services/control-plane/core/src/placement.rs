@@ -110,7 +110,7 @@ fn best_group<'a>(eligible: &[Candidate<'a>], wish: &Wish) -> Option<Vec<Candida
 }
 
 /// Two different indices below `len`, or the same one twice if there is only one.
-fn draw_two(len: usize, random: &mut Random) -> (usize, usize) {
+pub(crate) fn draw_two(len: usize, random: &mut Random) -> (usize, usize) {
     let first = random.below(len);
     if len == 1 {
         return (first, first);
@@ -167,7 +167,7 @@ impl Random {
     }
 
     /// A number below `len`; 0 if `len` is 0.
-    fn below(&mut self, len: usize) -> usize {
+    pub(crate) fn below(&mut self, len: usize) -> usize {
         let len = u64::try_from(len).unwrap_or(u64::MAX);
         usize::try_from(self.next().checked_rem(len).unwrap_or(0)).unwrap_or(0)
     }

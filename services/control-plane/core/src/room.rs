@@ -4,20 +4,77 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_model::{Epoch, NodeId, RoomUid, ShardIndex};
+use headwater_model::{Bitrate, Epoch, NodeId, RoomUid, ShardIndex};
 
 /// How long a room is kept that nobody has ever joined, unless it says otherwise.
 pub const EMPTY_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a room is kept after the last participant left, unless it says otherwise.
 pub const DEPARTURE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// A shard, wherever it stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardRef {
+    /// The node.
+    pub node: NodeId,
+    /// The shard of that node.
+    pub shard: ShardIndex,
+}
+
+/// Position of a shard in its plan: the home is 0, and parents and backups have
+/// lower ranks than those that lean on them. That alone makes loops impossible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rank(pub u16);
+
+impl Rank {
+    /// The home's.
+    pub const HOME: Self = Self(0);
+
+    /// The rank as an index into [`Plan::shards`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// One shard of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedShard {
     /// The node.
     pub node: NodeId,
     /// The shard of that node.
     pub shard: ShardIndex,
+    /// Where it gets the room from; none for the home.
+    pub parent: Option<Rank>,
+    /// Where it gets the room from when the parent is lost, best first.
+    pub backups: Vec<Rank>,
+    /// Most participants it may admit. None means no limit but the room's own.
+    pub seats: Option<u32>,
+}
+
+impl PlannedShard {
+    /// The home of a plan with nothing else in it.
+    #[must_use]
+    pub fn home(node: NodeId, shard: ShardIndex) -> Self {
+        Self { node, shard, parent: None, backups: Vec::new(), seats: None }
+    }
+
+    /// Which shard it is.
+    #[must_use]
+    pub fn at(&self) -> ShardRef {
+        ShardRef { node: self.node.clone(), shard: self.shard }
+    }
+
+    /// Whether it is this shard.
+    #[must_use]
+    pub fn is(&self, shard: &ShardRef) -> bool {
+        self.node == shard.node && self.shard == shard.shard
+    }
+}
+
+impl From<ShardRef> for PlannedShard {
+    fn from(shard: ShardRef) -> Self {
+        Self::home(shard.node, shard.shard)
+    }
 }
 
 /// Which shards carry a room.
@@ -27,7 +84,8 @@ pub struct Plan {
     pub room_uid: RoomUid,
     /// Fencing number.
     pub epoch: Epoch,
-    /// The shards, the home first. Empty means that no node is assigned.
+    /// The shards in order of their ranks, the home first. Empty means that no
+    /// node is assigned.
     pub shards: Vec<PlannedShard>,
 }
 
@@ -38,10 +96,44 @@ impl Plan {
         self.shards.first()
     }
 
-    /// The shard of a node that carries the room.
+    /// The shards of a node that carry the room, in order of their ranks.
+    pub fn shards_of<'a>(
+        &'a self,
+        node: &'a NodeId,
+    ) -> impl Iterator<Item = (Rank, &'a PlannedShard)> {
+        self.ranked().filter(move |(_, planned)| planned.node == *node)
+    }
+
+    /// The shards with their ranks.
+    pub fn ranked(&self) -> impl Iterator<Item = (Rank, &PlannedShard)> {
+        (0..=u16::MAX).map(Rank).zip(&self.shards)
+    }
+
+    /// The shard of a rank.
     #[must_use]
-    pub fn shard_of(&self, node: &NodeId) -> Option<ShardIndex> {
-        self.shards.iter().find(|planned| planned.node == *node).map(|planned| planned.shard)
+    pub fn get(&self, rank: Rank) -> Option<&PlannedShard> {
+        self.shards.get(rank.index())
+    }
+
+    /// Whether a node carries the room.
+    #[must_use]
+    pub fn names(&self, node: &NodeId) -> bool {
+        self.shards.iter().any(|planned| planned.node == *node)
+    }
+
+    /// Links between the home and each shard, by rank. A parent that is not
+    /// before its child, which no plan of ours has, counts as the home.
+    #[must_use]
+    pub fn depths(&self) -> Vec<u16> {
+        let mut depths: Vec<u16> = Vec::with_capacity(self.shards.len());
+        for planned in &self.shards {
+            let parent = planned.parent.and_then(|parent| depths.get(parent.index()).copied());
+            depths.push(match planned.parent {
+                Some(_) => parent.unwrap_or(0).saturating_add(1),
+                None => 0,
+            });
+        }
+        depths
     }
 }
 
@@ -115,6 +207,8 @@ pub struct RoomReport {
     pub empty_for: Duration,
     /// Somebody has been there.
     pub ever_joined: bool,
+    /// Media sent for the room, relay links left out. Zero if not measured.
+    pub egress: Bitrate,
 }
 
 /// Epoch of the first plan of a new incarnation of a room.

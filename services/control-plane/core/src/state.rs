@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use headwater_model::{Epoch, NodeId, RoomId};
 
 use crate::node::{AgentState, Lifecycle, NodeLoad, NodeView, Standing};
-use crate::room::{IntendedRoom, Plan, PlannedShard, RoomReport, RoomSpec};
+use crate::room::{IntendedRoom, Plan, RoomReport, RoomSpec, ShardRef};
 
 /// What the registry says shall be.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +69,7 @@ impl Observed {
     /// Highest epoch at which any node reports a room.
     #[must_use]
     pub fn highest_epoch(&self, room: &RoomId) -> Option<Epoch> {
-        self.nodes.values().filter_map(|node| node.reports.get(room)).map(|r| r.epoch).max()
+        self.nodes.values().flat_map(|node| node.reports_of(room)).map(|report| report.epoch).max()
     }
 
     /// The report on a room by the node that its plan calls home, if that node
@@ -77,8 +77,22 @@ impl Observed {
     #[must_use]
     pub fn report_of(&self, id: &RoomId, room: &IntendedRoom) -> Option<&RoomReport> {
         let home = room.home()?;
-        let report = self.nodes.get(&home.node)?.reports.get(id)?;
+        let report = self.nodes.get(&home.node)?.report(id, home.shard)?;
         (report.uid == room.spec.uid).then_some(report)
+    }
+
+    /// Participants and publishers of a room on all shards of its plan, as they
+    /// report the present incarnation.
+    #[must_use]
+    pub fn count_of(&self, id: &RoomId, room: &IntendedRoom) -> (u32, u32) {
+        let shards = room.plan.iter().flat_map(|plan| &plan.shards);
+        let reports = shards
+            .filter_map(|planned| self.nodes.get(&planned.node)?.report(id, planned.shard))
+            .filter(|report| report.uid == room.spec.uid);
+        reports.fold((0, 0), |(participants, publishers): (u32, u32), report| {
+            let participants = participants.saturating_add(report.participants);
+            (participants, publishers.saturating_add(report.publishers))
+        })
     }
 }
 
@@ -93,6 +107,8 @@ pub struct NodeFacts {
     pub shards: u16,
     /// Participants it accepts at most. 0 means no limit of its own.
     pub participant_capacity: u32,
+    /// It takes relay links.
+    pub relays: bool,
 }
 
 /// Intended and observed state of the cluster, kept in step by the `set_*`,
@@ -104,7 +120,7 @@ pub struct State {
     /// Shards chosen for rooms whose plan is being written. They count like
     /// plans, so that rooms placed in the same moment do not all see the same
     /// node as the emptiest.
-    reserved: BTreeMap<RoomId, PlannedShard>,
+    reserved: BTreeMap<RoomId, ShardRef>,
 }
 
 impl State {
@@ -161,6 +177,7 @@ impl State {
         node.region = facts.region;
         node.shards = facts.shards;
         node.participant_capacity = facts.participant_capacity;
+        node.relays = facts.relays;
     }
 
     /// Takes in that a node's record is gone. What was known of it stays while
@@ -194,6 +211,7 @@ impl State {
                 // What it reported may be long past when it comes back.
                 node.reports.clear();
                 node.occupied = 0;
+                node.leaving = false;
             }
         }
         self.forget_if_idle(id);
@@ -204,14 +222,21 @@ impl State {
         &mut self,
         id: &NodeId,
         load: NodeLoad,
-        reports: BTreeMap<RoomId, RoomReport>,
+        reports: impl IntoIterator<Item = (RoomId, RoomReport)>,
     ) {
         self.observed.nodes.entry(id.clone()).or_default().handle_report(load, reports);
     }
 
+    /// Takes in whether a node says that its process was asked to stop.
+    pub fn set_leaving(&mut self, id: &NodeId, leaving: bool) {
+        if let Some(node) = self.observed.nodes.get_mut(id) {
+            node.leaving = leaving;
+        }
+    }
+
     /// Counts a room towards a shard until its plan arrives or
     /// [`State::release`] is called. A later reservation replaces an earlier one.
-    pub fn reserve(&mut self, room: RoomId, shard: PlannedShard) {
+    pub fn reserve(&mut self, room: RoomId, shard: ShardRef) {
         self.release(&room);
         let node = self.observed.nodes.entry(shard.node.clone()).or_default();
         node.add_planned(shard.shard);

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headwater_control_core::{NodeLoad, Order, ReleaseReason, RoomReport};
-use headwater_model::{Epoch, NodeId, RoomId, RoomUid};
+use headwater_model::{Epoch, NodeId, RoomId, RoomUid, ShardIndex};
 use headwater_proto::node::v1::control_request::Request;
-use headwater_proto::node::v1::{
-    AssignRoom, CloseReason, ControlRequest, ControlResponse, ReleaseRoom,
-};
+use headwater_proto::node::v1::{CloseReason, ControlRequest, ControlResponse, ReleaseRoom};
 use headwater_rpc::status::Chain;
 use headwater_telemetry::Metrics;
 use tokio::sync::mpsc;
@@ -180,8 +178,10 @@ impl Agent {
         if registered.is_some_and(|registered| registered != first.boot_id) {
             return Err(Ended::OtherProcess);
         }
+        let leaving = first.leaving;
         let (load, reports) = read_report(first);
         let id = self.shared.cluster.open_stream(&self.node, Instant::now(), load, reports);
+        self.shared.cluster.set_leaving(&self.node, leaving);
         Ok((id, incoming))
     }
 
@@ -201,7 +201,9 @@ impl Agent {
                 // What the node said while it was being told counts as heard.
                 biased;
                 message = incoming.message() => {
-                    let (load, reports) = read_report(message?.ok_or(Ended::ByNode)?);
+                    let message = message?.ok_or(Ended::ByNode)?;
+                    cluster.set_leaving(&self.node, message.leaving);
+                    let (load, reports) = read_report(message);
                     heard = tokio::time::Instant::now();
                     cluster.handle_report(&self.node, id, Instant::now(), load, reports);
                 }
@@ -215,21 +217,22 @@ impl Agent {
     /// Tells the node what it should know by now.
     async fn tell(&self, id: StreamId, orders: &mpsc::Sender<ControlRequest>) -> Result<(), Ended> {
         let mut verifiable = VERIFIED_MAX;
-        for (order, room) in self.shared.cluster.orders(&self.node, id, Instant::now()) {
+        for (order, assignment) in self.shared.cluster.orders(&self.node, id, Instant::now()) {
             let request = match order {
-                Order::Assign { room: id, shard } => Request::AssignRoom(AssignRoom {
-                    room,
-                    room_id: id.into_string(),
-                    shard: u32::from(shard.0),
-                }),
-                Order::Release { room, epoch, reason } => release(room, epoch, reason),
-                Order::Verify { room, uid, epoch, reason } => {
+                Order::Assign { .. } => match assignment {
+                    Some(assignment) => Request::AssignRoom(assignment),
+                    None => continue,
+                },
+                Order::Release { room, shard, epoch, reason } => {
+                    release(room, shard, epoch, reason)
+                }
+                Order::Verify { room, shard: _, uid, epoch, reason } => {
                     if verifiable == 0 {
                         continue;
                     }
                     verifiable -= 1;
                     match self.is_gone(&room, &uid).await {
-                        Some(true) => release(room, epoch, reason),
+                        Some(true) => release(room, None, epoch, reason),
                         Some(false) => continue,
                         // The registry is away; the others can wait for it too.
                         None => {
@@ -269,7 +272,12 @@ impl From<Status> for Ended {
     }
 }
 
-fn release(room: RoomId, epoch: Epoch, reason: ReleaseReason) -> Request {
+fn release(
+    room: RoomId,
+    shard: Option<ShardIndex>,
+    epoch: Epoch,
+    reason: ReleaseReason,
+) -> Request {
     let reason = match reason {
         ReleaseReason::Deleted => CloseReason::RoomDeleted,
         ReleaseReason::Closed => CloseReason::RoomClosed,
@@ -279,10 +287,11 @@ fn release(room: RoomId, epoch: Epoch, reason: ReleaseReason) -> Request {
         room_id: room.into_string(),
         epoch: epoch.0,
         reason: reason.into(),
+        shard: shard.map(|shard| u32::from(shard.0)),
     })
 }
 
-fn read_report(message: ControlResponse) -> (NodeLoad, BTreeMap<RoomId, RoomReport>) {
+fn read_report(message: ControlResponse) -> (NodeLoad, Vec<(RoomId, RoomReport)>) {
     let load = convert::load(&message.load.unwrap_or_default());
     (load, message.rooms.into_iter().filter_map(convert::report).collect())
 }

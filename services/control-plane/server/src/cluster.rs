@@ -1,28 +1,27 @@
 //! What this replica holds of the cluster, shared by its tasks: the core's
 //! state behind one short lock, and a number that rises with every change.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod ask;
+mod planning;
+
+use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use headwater_control_core::admission::{Carrier, RoomFacts};
-use headwater_control_core::plan::{self, Planned};
 use headwater_control_core::{
-    AgentLedger, AgentState, Census, CensusConfig, Choice, IntendedRoom, NoPlace, NodeLoad, Order,
-    Plan, PlanContext, PlannedShard, RoomReport, RoomSpec, State, Wish, choose, first_epoch,
-    next_epoch,
+    AgentLedger, AgentState, Balancer, Census, CensusConfig, Lifecycle, NodeLoad, Order, Pace,
+    RoomReport, ShardRef, State, TreeConfig,
 };
 use headwater_model::{Epoch, NodeId, RoomId};
-use headwater_proto::v1;
-use headwater_registry::{NodeRecord, Revision};
-use headwater_telemetry::metrics::{ControlPlaneMetrics, NodeState};
+use headwater_proto::node::v1::AssignRoom;
+use headwater_registry::{LifecycleRecord, NodeRecord, Revision};
 use tokio::sync::watch;
 
 use crate::convert;
+use crate::slice;
 
-/// How long after somebody was sent to a room it is not ended: a join takes
-/// less, and its node may not have seen it yet.
-const GRANT_HOLDS: Duration = Duration::from_secs(5);
+/// Rooms for which it is remembered who asked. More wait until others are forgotten.
+const ASKED_ROOMS_MAX: usize = 10_000;
 
 #[derive(Debug)]
 struct Held {
@@ -35,6 +34,16 @@ struct Held {
     census: Census,
     /// When somebody was last sent to a room. Pruned every second.
     granted: BTreeMap<RoomId, Instant>,
+    /// Operators' orders. One for each node under one.
+    orders: BTreeMap<NodeId, LifecycleRecord>,
+    /// How fast draining nodes are emptied. One for each.
+    paces: BTreeMap<NodeId, Pace>,
+    /// When this replica last wrote a room's plan. Pruned every second.
+    planned_at: BTreeMap<RoomId, Instant>,
+    /// Zones that were asked for and have no shard of the room yet, with how many
+    /// asked and when. Pruned every second; at most [`ASKED_ROOMS_MAX`] rooms.
+    asked: BTreeMap<RoomId, BTreeMap<String, (u32, Instant)>>,
+    balancer: Balancer,
     revision: Revision,
     synced: bool,
     /// Since when the watch is interrupted.
@@ -51,6 +60,7 @@ pub(crate) struct StreamId(u64);
 pub(crate) struct Cluster {
     held: RwLock<Held>,
     version: watch::Sender<u64>,
+    tree: TreeConfig,
 }
 
 /// A shard chosen for a room. It counts as taken until the plan arrives by the
@@ -59,7 +69,7 @@ pub(crate) struct Cluster {
 pub(crate) struct Reservation<'a> {
     cluster: &'a Cluster,
     room: RoomId,
-    pub(crate) shard: PlannedShard,
+    pub(crate) shard: ShardRef,
 }
 
 impl Drop for Reservation<'_> {
@@ -69,7 +79,7 @@ impl Drop for Reservation<'_> {
 }
 
 impl Cluster {
-    pub(crate) fn new(census: CensusConfig) -> Self {
+    pub(crate) fn new(census: CensusConfig, tree: TreeConfig) -> Self {
         let held = Held {
             state: State::default(),
             records: BTreeMap::new(),
@@ -77,11 +87,16 @@ impl Cluster {
             streams_opened: 0,
             census: Census::new(census),
             granted: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            paces: BTreeMap::new(),
+            planned_at: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            balancer: Balancer::default(),
             revision: Revision::default(),
             synced: false,
             stale_since: None,
         };
-        Self { held: RwLock::new(held), version: watch::Sender::new(0) }
+        Self { held: RwLock::new(held), version: watch::Sender::new(0), tree }
     }
 
     // Nothing that runs under the lock can leave the state half changed, so a
@@ -145,13 +160,15 @@ impl Cluster {
     /// so long; not at all if this replica has no stream to the node.
     pub(crate) async fn wait_until_told(
         &self,
-        node: &NodeId,
+        shard: &ShardRef,
         room: &RoomId,
         epoch: Epoch,
         patience: Duration,
     ) {
-        self.wait_until(patience, |held| match held.ledgers.get(node) {
-            Some((_, ledger)) => ledger.told_epoch(room).is_some_and(|told| told >= epoch),
+        self.wait_until(patience, |held| match held.ledgers.get(&shard.node) {
+            Some((_, ledger)) => {
+                ledger.told_epoch(room, shard.shard).is_some_and(|told| told >= epoch)
+            }
             None => true,
         })
         .await;
@@ -191,7 +208,7 @@ impl Cluster {
         node: &NodeId,
         now: Instant,
         load: NodeLoad,
-        reports: BTreeMap<RoomId, RoomReport>,
+        reports: Vec<(RoomId, RoomReport)>,
     ) -> StreamId {
         let mut held = self.write();
         held.census.handle_met(node);
@@ -228,7 +245,7 @@ impl Cluster {
         stream: StreamId,
         now: Instant,
         load: NodeLoad,
-        reports: BTreeMap<RoomId, RoomReport>,
+        reports: Vec<(RoomId, RoomReport)>,
     ) {
         let mut held = self.write();
         let Held { state, ledgers, .. } = &mut *held;
@@ -244,9 +261,9 @@ impl Cluster {
         node: &NodeId,
         stream: StreamId,
         now: Instant,
-    ) -> Vec<(Order, Option<v1::Room>)> {
+    ) -> Vec<(Order, Option<AssignRoom>)> {
         let mut held = self.write();
-        let Held { state, ledgers, .. } = &mut *held;
+        let Held { state, ledgers, records, .. } = &mut *held;
         let ledger = ledgers.get_mut(node).filter(|(present, _)| *present == stream);
         let (Some((_, ledger)), Some(view)) = (ledger, state.observed().nodes.get(node)) else {
             return Vec::new();
@@ -255,12 +272,15 @@ impl Cluster {
         let with_rooms: Vec<_> = orders
             .into_iter()
             .map(|order| {
-                let room = match &order {
-                    Order::Assign { room, .. } => state.intended().rooms().get_key_value(room),
+                let assignment = match &order {
+                    Order::Assign { room, shard } => {
+                        let at = ShardRef { node: node.clone(), shard: *shard };
+                        let intended = state.intended().rooms().get(room);
+                        intended.map(|intended| slice::assignment(room, intended, &at, records))
+                    }
                     Order::Release { .. } | Order::Verify { .. } => None,
                 };
-                let message = room.map(|(id, room)| convert::room(id, room, None));
-                (order, message)
+                (order, assignment)
             })
             .collect();
         drop(held);
@@ -270,190 +290,28 @@ impl Cluster {
         with_rooms
     }
 
-    // What calls ask.
-
-    /// A room as it was watched, with what its node reports.
-    pub(crate) fn room(&self, id: &RoomId) -> Option<IntendedRoom> {
-        self.read().state.intended().rooms().get(id).cloned()
-    }
-
-    /// Every room as it was watched.
-    pub(crate) fn rooms(&self) -> Vec<(RoomId, IntendedRoom)> {
-        let held = self.read();
-        let rooms = held.state.intended().rooms();
-        rooms.iter().map(|(id, room)| (id.clone(), room.clone())).collect()
-    }
-
-    /// A room as platforms see it.
-    pub(crate) fn room_message(&self, id: &RoomId, room: &IntendedRoom) -> v1::Room {
-        let held = self.read();
-        convert::room(id, room, held.state.observed().report_of(id, room))
-    }
-
-    /// What matters about a room for a join, wherever the room was read.
-    pub(crate) fn room_facts(&self, id: &RoomId, room: &IntendedRoom) -> RoomFacts {
-        let held = self.read();
-        let observed = held.state.observed();
-        let carrier = room.home().map(|home| {
-            let view = observed.nodes.get(&home.node);
-            Carrier {
-                planned: home.clone(),
-                standing: observed.standing(&home.node),
-                shard_exists: view.is_none_or(|v| !v.registered || home.shard.0 < v.shards),
-                address_known: held.records.contains_key(&home.node),
-                full: view.is_some_and(|view| {
-                    let reported = view.load.map_or(0, |load| load.participants);
-                    view.participant_capacity > 0 && reported >= view.participant_capacity
-                }),
-            }
-        });
-        RoomFacts {
-            epoch: room.epoch(),
-            carrier,
-            max_participants: room.spec.max_participants,
-            participants: observed.report_of(id, room).map_or(0, |report| report.participants),
-        }
-    }
-
-    /// Whether the stream to a node broke or could not be opened.
-    pub(crate) fn has_lost(&self, node: &NodeId) -> bool {
-        let held = self.read();
-        held.state.observed().nodes.get(node).is_none_or(|view| view.agent == AgentState::Lost)
-    }
-
-    /// A node's gRPC address, if it is or was registered.
-    pub(crate) fn node_url(&self, node: &NodeId) -> Option<String> {
-        self.read().records.get(node).map(|record| record.rpc_url.clone())
-    }
-
-    /// The registered nodes as operators see them, in order of names.
-    pub(crate) fn nodes(&self) -> Vec<(NodeId, v1::Node)> {
-        let held = self.read();
-        let nodes = &held.state.observed().nodes;
-        held.records
-            .iter()
-            .filter_map(|(id, record)| {
-                let view = nodes.get(id).filter(|view| view.registered)?;
-                Some((id.clone(), convert::node(record, Some(view))))
-            })
-            .collect()
-    }
-
-    /// Chooses a shard for a room and holds it until the plan is there.
-    pub(crate) fn reserve(
-        &self,
-        room: &RoomId,
-        region: &str,
-        without: Option<&NodeId>,
-        seed: u64,
-    ) -> Result<Reservation<'_>, NoPlace> {
+    /// Takes in whether a node says that its process was asked to stop.
+    pub(crate) fn set_leaving(&self, node: &NodeId, leaving: bool) {
         let mut held = self.write();
-        let failed = without.and_then(|node| held.state.observed().nodes.get(node));
-        let wish = Wish {
-            region: match failed {
-                Some(node) if !node.region.is_empty() => node.region.clone(),
-                Some(_) | None => region.to_owned(),
-            },
-            avoid_zone: failed.map_or_else(String::new, |node| node.zone.clone()),
-            without: without.cloned().into_iter().collect(),
-            ..Wish::default()
-        };
-        let Choice { node, shard } = choose(&held.state.observed().nodes, &wish, seed)?;
-        let shard = PlannedShard { node, shard };
-        held.state.reserve(room.clone(), shard.clone());
+        let was = held.state.observed().nodes.get(node).is_some_and(|view| view.leaving);
+        if was == leaving {
+            return;
+        }
+        held.state.set_leaving(node, leaving);
         drop(held);
-        Ok(Reservation { cluster: self, room: room.clone(), shard })
-    }
-
-    /// The first plan of a new incarnation, with the epoch that fits.
-    pub(crate) fn first_plan(
-        &self,
-        reservation: &Reservation<'_>,
-        spec: &RoomSpec,
-        revision: Revision,
-    ) -> Plan {
-        let reported = self.read().state.observed().highest_epoch(&reservation.room);
-        Plan {
-            room_uid: spec.uid.clone(),
-            epoch: first_epoch(revision.0, reported),
-            shards: vec![reservation.shard.clone()],
-        }
-    }
-
-    /// The plan that comes after the one a room has.
-    pub(crate) fn next_plan(
-        &self,
-        reservation: &Reservation<'_>,
-        room: &IntendedRoom,
-        revision: Revision,
-    ) -> Plan {
-        if room.plan.is_none() {
-            return self.first_plan(reservation, &room.spec, revision);
-        }
-        let reported = self.read().state.observed().highest_epoch(&reservation.room);
-        Plan {
-            room_uid: room.spec.uid.clone(),
-            epoch: next_epoch(room.epoch(), reported),
-            shards: vec![reservation.shard.clone()],
-        }
-    }
-
-    /// Notes that somebody was sent to a room on a node.
-    pub(crate) fn add_grant(&self, room: &RoomId, node: &NodeId, now: Instant) {
-        let mut held = self.write();
-        held.state.add_grant(node);
-        held.granted.insert(room.clone(), now);
-    }
-
-    /// Whether too many nodes vanished at once.
-    pub(crate) fn is_frozen(&self, now: Instant) -> bool {
-        self.read().census.is_frozen(now)
-    }
-
-    // What runs every second.
-
-    /// Counts the nodes, forgets old grants, and sets the gauges.
-    pub(crate) fn tick(&self, now: Instant, metrics: &ControlPlaneMetrics) -> Duration {
-        let mut held = self.write();
-        held.granted.retain(|_, at| now.saturating_duration_since(*at) < GRANT_HOLDS);
-        let present = held.state.observed().present();
-        let named = held.state.intended().nodes_named();
-        held.census.handle_count(now, present, &named);
-        held.set_gauges(metrics);
-        held.stale_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
-    }
-
-    /// What the elected replica should do now.
-    pub(crate) fn plan(&self, now: Instant, region: &str, seed: u64) -> Planned {
-        let held = self.read();
-        if !held.synced || held.stale_since.is_some() {
-            return Planned::default();
-        }
-        let gone: BTreeSet<NodeId> = held.census.gone(now);
-        let context = PlanContext {
-            gone: &gone,
-            frozen: held.census.is_frozen(now),
-            region,
-            registry_revision: held.revision.0,
-            seed,
-        };
-        plan::plan(held.state.intended(), held.state.observed(), &context)
-    }
-
-    /// Whether somebody was sent to a room so lately that it must not end.
-    pub(crate) fn is_awaited(&self, room: &RoomId, now: Instant) -> bool {
-        let held = self.read();
-        held.granted.get(room).is_some_and(|at| now.saturating_duration_since(*at) < GRANT_HOLDS)
-    }
-
-    /// Whether a room has been joined, as its node reports.
-    pub(crate) fn was_joined(&self, id: &RoomId, room: &IntendedRoom) -> bool {
-        let held = self.read();
-        held.state.observed().report_of(id, room).is_some_and(|report| report.ever_joined)
+        tracing::info!(node = %node, leaving, "a node says whether it stops");
+        self.changed();
     }
 }
 
 impl Held {
+    fn burden(&self, id: &NodeId) -> (u32, u32) {
+        let rooms = u32::try_from(self.state.intended().rooms_of(id).count()).unwrap_or(u32::MAX);
+        let view = self.state.observed().nodes.get(id);
+        let load = view.and_then(|view| view.load);
+        (rooms, load.map_or(0, |load| load.participants))
+    }
+
     /// Keeps the records of nodes that are registered, that answer, or whose
     /// rooms have not been moved yet: they may only be out of the registry's sight.
     fn forget_records(&mut self) {
@@ -461,35 +319,6 @@ impl Held {
         self.records.retain(|id, _| {
             nodes.get(id).is_some_and(|view| view.standing().carries() || !view.planned.is_empty())
         });
-    }
-
-    fn set_gauges(&self, metrics: &ControlPlaneMetrics) {
-        use headwater_control_core::Standing;
-
-        let observed = self.state.observed();
-        let mut counts = [0_i64; 4];
-        let mut participants = 0_i64;
-        for view in observed.nodes.values() {
-            let index = match view.standing() {
-                Standing::Serving => 0,
-                Standing::Cordoned => 1,
-                Standing::Draining => 2,
-                Standing::Unreachable => 3,
-                Standing::Unregistered | Standing::Gone => continue,
-            };
-            counts[index] += 1;
-            participants += view.load.map_or(0, |load| i64::from(load.participants));
-        }
-        let states =
-            [NodeState::Serving, NodeState::Cordoned, NodeState::Draining, NodeState::Unreachable];
-        for (state, count) in states.into_iter().zip(counts) {
-            metrics.nodes.get(state).set(count);
-        }
-        metrics.participants.set(participants);
-        let rooms = self.state.intended().rooms().len();
-        metrics.rooms.set(i64::try_from(rooms).unwrap_or(i64::MAX));
-        let streams = self.ledgers.len();
-        metrics.agent_streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
     }
 }
 
@@ -500,6 +329,18 @@ pub(crate) struct View<'a>(&'a mut Held);
 impl View<'_> {
     pub(crate) fn state(&mut self) -> &mut State {
         &mut self.0.state
+    }
+
+    /// Takes in an operator's order, or that there is none any more.
+    pub(crate) fn set_order(&mut self, node: &NodeId, order: Option<LifecycleRecord>) {
+        let lifecycle = order
+            .as_ref()
+            .map_or(Lifecycle::Serve, |order| convert::lifecycle_of_record(order.lifecycle));
+        self.0.state.set_lifecycle(node, lifecycle);
+        match order {
+            Some(order) => self.0.orders.insert(node.clone(), order),
+            None => self.0.orders.remove(node),
+        };
     }
 
     pub(crate) fn set_node(&mut self, record: NodeRecord) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headwater_control_core::{
-    IntendedRoom, Lifecycle, NodeFacts, NodeLoad, NodeView, Plan, PlannedShard, RoomReport,
+    IntendedRoom, Lifecycle, NodeFacts, NodeLoad, NodeView, Plan, PlannedShard, Rank, RoomReport,
     RoomSpec, Standing,
 };
 use headwater_model::{Bitrate, Epoch, RoomId, RoomUid, ShardIndex};
@@ -26,21 +26,26 @@ pub(crate) fn spec_of_record(record: &record::RoomRecord) -> RoomSpec {
 }
 
 pub(crate) fn plan_of_record(record: record::PlanRecord) -> Plan {
-    let shards = record
-        .shards
-        .into_iter()
-        .map(|planned| PlannedShard { node: planned.node_id, shard: planned.shard })
-        .collect();
-    Plan { room_uid: record.room_uid, epoch: record.epoch, shards }
+    let shards = record.shards.into_iter().map(|planned| PlannedShard {
+        node: planned.node_id,
+        shard: planned.shard,
+        parent: planned.parent.map(Rank),
+        backups: planned.backups.into_iter().map(Rank).collect(),
+        seats: planned.seats,
+    });
+    Plan { room_uid: record.room_uid, epoch: record.epoch, shards: shards.collect() }
 }
 
 pub(crate) fn plan_to_record(plan: &Plan) -> record::PlanRecord {
-    let shards = plan
-        .shards
-        .iter()
-        .map(|planned| record::PlannedShard { node_id: planned.node.clone(), shard: planned.shard })
-        .collect();
-    record::PlanRecord { room_uid: plan.room_uid.clone(), epoch: plan.epoch, shards }
+    let shards = plan.shards.iter().map(|planned| record::PlannedShard {
+        node_id: planned.node.clone(),
+        shard: planned.shard,
+        parent: planned.parent.map(|parent| parent.0),
+        backups: planned.backups.iter().map(|backup| backup.0).collect(),
+        seats: planned.seats,
+    });
+    let (room_uid, epoch) = (plan.room_uid.clone(), plan.epoch);
+    record::PlanRecord { room_uid, epoch, shards: shards.collect() }
 }
 
 pub(crate) fn facts_of_record(record: &record::NodeRecord) -> NodeFacts {
@@ -49,6 +54,7 @@ pub(crate) fn facts_of_record(record: &record::NodeRecord) -> NodeFacts {
         region: record.region.clone(),
         shards: record.shard_count(),
         participant_capacity: record.participant_capacity,
+        relays: record.relay_address.is_some(),
     }
 }
 
@@ -65,8 +71,25 @@ pub(crate) fn etag(room: &IntendedRoom) -> String {
     room.spec_revision.to_string()
 }
 
-/// A room as platforms and nodes see it.
-pub(crate) fn room(id: &RoomId, room: &IntendedRoom, report: Option<&RoomReport>) -> v1::Room {
+/// A room as nodes see it: of the plan only the epoch and the home, since what
+/// else a shard must know is in its slice.
+pub(crate) fn room_for_node(id: &RoomId, room: &IntendedRoom) -> v1::Room {
+    let plan = room.plan.as_ref().filter(|plan| !plan.shards.is_empty());
+    let plan = plan.map(|plan| Plan {
+        shards: plan.shards.iter().take(1).cloned().collect(),
+        room_uid: plan.room_uid.clone(),
+        epoch: plan.epoch,
+    });
+    v1::Room { plan: plan.as_ref().map(plan_message), ..without_plan(id, room, (0, 0)) }
+}
+
+/// A room as platforms see it, with its participants and publishers.
+pub(crate) fn room(id: &RoomId, room: &IntendedRoom, counts: (u32, u32)) -> v1::Room {
+    let plan = room.plan.as_ref().filter(|plan| !plan.shards.is_empty());
+    v1::Room { plan: plan.map(plan_message), ..without_plan(id, room, counts) }
+}
+
+fn without_plan(id: &RoomId, room: &IntendedRoom, counts: (u32, u32)) -> v1::Room {
     v1::Room {
         name: names::room(id),
         uid: room.spec.uid.as_str().to_owned(),
@@ -76,9 +99,9 @@ pub(crate) fn room(id: &RoomId, room: &IntendedRoom, report: Option<&RoomReport>
         departure_timeout: Some(duration(room.spec.departure_timeout)),
         create_time: Some(timestamp_millis(room.spec.create_millis)),
         etag: etag(room),
-        participant_count: report.map_or(0, |report| report.participants),
-        publisher_count: report.map_or(0, |report| report.publishers),
-        plan: room.plan.as_ref().filter(|plan| !plan.shards.is_empty()).map(plan_message),
+        participant_count: counts.0,
+        publisher_count: counts.1,
+        plan: None,
     }
 }
 
@@ -89,6 +112,8 @@ fn plan_message(plan: &Plan) -> v1::RoomPlan {
         .map(|planned| v1::PlannedShard {
             node: names::node(&planned.node),
             shard: u32::from(planned.shard.0),
+            parent: planned.parent.map(|parent| u32::from(parent.0)),
+            backups: planned.backups.iter().map(|backup| u32::from(backup.0)).collect(),
         })
         .collect();
     v1::RoomPlan { epoch: plan.epoch.0, shards }
@@ -114,10 +139,24 @@ pub(crate) fn node(record: &record::NodeRecord, view: Option<&NodeView>) -> v1::
         shard_count: u32::from(record.shard_count()),
         participant_capacity: record.participant_capacity,
         load: view.and_then(|view| view.load).map(load_message),
+        relay_address: record.relay_address.map_or_else(String::new, |it| it.to_string()),
+        order: None,
+        drain: None,
     }
 }
 
-fn node_state(standing: Standing) -> v1::NodeState {
+/// An operator's order as operators see it.
+pub(crate) fn order_message(order: &record::LifecycleRecord) -> v1::NodeOrder {
+    let deadline = order.timeout.and_then(|timeout| order.order_time.checked_add(timeout));
+    v1::NodeOrder {
+        order_time: Some(timestamp_millis(millis_since_epoch(order.order_time))),
+        ordered_by: order.ordered_by.clone(),
+        reason: order.reason.clone(),
+        deadline: deadline.map(|deadline| timestamp_millis(millis_since_epoch(deadline))),
+    }
+}
+
+pub(crate) fn node_state(standing: Standing) -> v1::NodeState {
     match standing {
         Standing::Serving => v1::NodeState::Serving,
         Standing::Cordoned => v1::NodeState::Cordoned,
@@ -170,6 +209,7 @@ pub(crate) fn report(message: node_v1::RoomReport) -> Option<(RoomId, RoomReport
         publishers: message.publisher_count,
         empty_for: Duration::from_millis(message.empty_millis),
         ever_joined: message.ever_joined,
+        egress: Bitrate(message.egress_bits_per_second),
     };
     Some((id, report))
 }

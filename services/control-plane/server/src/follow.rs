@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use headwater_control_core::Lifecycle;
 use headwater_registry::record::{LifecycleRecord, NodeRecord, PlanRecord, Record, RoomRecord};
 use headwater_registry::schema::{self, Subject};
 use headwater_registry::{Change, Entry, Key, Prefix, Watch, WatchEvent, WatchState};
@@ -90,8 +89,7 @@ fn put(view: &mut View<'_>, entry: &Entry) {
         }
         Some(Subject::Lifecycle(node)) => {
             if let Some(record) = read::<LifecycleRecord>(entry) {
-                let lifecycle = convert::lifecycle_of_record(record.lifecycle);
-                view.state().set_lifecycle(&node, lifecycle);
+                view.set_order(&node, Some(record));
             }
         }
         Some(Subject::RoomSpec(room)) => {
@@ -114,7 +112,7 @@ fn put(view: &mut View<'_>, entry: &Entry) {
 fn delete(view: &mut View<'_>, key: &Key) {
     match schema::subject(key) {
         Some(Subject::Node(node)) => view.state().remove_node(&node),
-        Some(Subject::Lifecycle(node)) => view.state().set_lifecycle(&node, Lifecycle::Serve),
+        Some(Subject::Lifecycle(node)) => view.set_order(&node, None),
         Some(Subject::RoomSpec(room)) => view.state().remove_spec(&room),
         Some(Subject::RoomPlan(room)) => view.state().remove_plan(&room),
         Some(Subject::Leader(_)) | None => {}

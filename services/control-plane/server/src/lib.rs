@@ -38,6 +38,7 @@ mod auth;
 mod cluster;
 mod config;
 mod convert;
+mod explain;
 mod follow;
 mod input;
 mod names;
@@ -50,6 +51,9 @@ mod repeats;
 mod role;
 mod rooms;
 mod service;
+mod simulate;
+mod slice;
+mod topology;
 
 pub use config::Config;
 pub use role::{Dependencies, Running, start};

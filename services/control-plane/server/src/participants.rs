@@ -1,10 +1,12 @@
-//! Participants live on the node that carries their room: what the API asks
+//! Participants live on the nodes that carry their room: what the API asks
 //! about them is asked there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use headwater_control_core::IntendedRoom;
 use headwater_model::{Identity, NodeId, RoomId};
 use headwater_proto::node::v1::command_participant_request::Command;
 use headwater_proto::node::v1::node_service_client::NodeServiceClient;
@@ -28,6 +30,9 @@ use crate::registry::{PATIENCE, Registry};
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 /// When to come back if it did not.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Nodes of one room that are asked at once.
+const NODES_AT_ONCE: usize = 16;
 
 /// A data message for a room.
 #[derive(Debug)]
@@ -58,17 +63,25 @@ pub(crate) struct Participants {
 impl Participants {
     /// Who is in a room, in order of identities. A room that no node carries is empty.
     pub(crate) async fn list(&self, room: &RoomId) -> Result<Vec<Participant>, Status> {
-        let Some(node) = self.carrier(room).await? else {
-            return Ok(Vec::new());
-        };
-        let mut participants = match self.of_node(&node, room).await {
+        let mut answers = stream::iter(self.carriers(room).await?)
+            .map(|node| self.of_carrier(node, room))
+            .buffered(NODES_AT_ONCE);
+        // Nodes that carry a room together may tell of each other's participants.
+        let mut participants = BTreeMap::new();
+        while let Some(told) = answers.try_next().await? {
+            for participant in told {
+                participants.entry(participant.identity.clone()).or_insert(participant);
+            }
+        }
+        Ok(participants.into_values().collect())
+    }
+
+    async fn of_carrier(&self, node: NodeId, room: &RoomId) -> Result<Vec<Participant>, Status> {
+        match self.of_node(&node, room).await {
             // The node has not been told of it yet, so nobody can be there.
-            Err(status) if status.code() == Code::NotFound => Vec::new(),
-            Err(status) => return Err(status),
-            Ok(participants) => participants,
-        };
-        participants.sort_by(|a, b| a.identity.cmp(&b.identity));
-        Ok(participants)
+            Err(status) if status.code() == Code::NotFound => Ok(Vec::new()),
+            told => told,
+        }
     }
 
     /// One participant.
@@ -132,7 +145,8 @@ impl Participants {
 
     /// Sends a data message into a room. Where nobody is, nobody gets it.
     pub(crate) async fn send(&self, room: &RoomId, message: DataMessage) -> Result<(), Status> {
-        let Some(node) = self.carrier(room).await? else {
+        // The home passes it on to the other nodes.
+        let Some(node) = self.carriers(room).await?.into_iter().next() else {
             return Ok(());
         };
         let mut client = self.client(&node)?;
@@ -168,32 +182,53 @@ impl Participants {
         who: &Identity,
         command: Command,
     ) -> Result<Participant, Status> {
-        let node = self.carrier(room).await?.ok_or_else(|| no_participant(room, who))?;
-        let mut client = self.client(&node)?;
         let request = CommandParticipantRequest {
             room_id: room.as_str().to_owned(),
             identity: who.as_str().to_owned(),
             command: Some(command),
         };
+        let mut answers = stream::iter(self.carriers(room).await?)
+            .map(|node| self.command_node(node, request.clone()))
+            .buffered(NODES_AT_ONCE);
+        let mut failed = None;
+        while let Some(answer) = answers.next().await {
+            match answer {
+                // It is on another node, or on none.
+                Ok(None) => {}
+                Ok(Some(participant)) => return Ok(participant),
+                Err(status) => failed = Some(status),
+            }
+        }
+        Err(failed.unwrap_or_else(|| no_participant(room, who)))
+    }
+
+    /// Has a node do something to a participant; none if it is not there.
+    async fn command_node(
+        &self,
+        node: NodeId,
+        request: CommandParticipantRequest,
+    ) -> Result<Option<Participant>, Status> {
+        let mut client = self.client(&node)?;
         match call(&node, client.command_participant(request)).await {
-            Ok(answer) => answer.participant.ok_or_else(|| no_participant(room, who)),
-            Err(status) if status.code() == Code::NotFound => Err(missing(&status, room, who)),
+            Ok(answer) => Ok(answer.participant),
+            Err(status) if status.code() == Code::NotFound => match missing_track(&status) {
+                Some(track) => Err(track),
+                None => Ok(None),
+            },
             Err(status) => Err(status),
         }
     }
 
-    /// The node that carries a room; `None` if none does. The watched plan is
-    /// good enough: a node that carries the room no more says so.
-    async fn carrier(&self, room: &RoomId) -> Result<Option<NodeId>, Status> {
-        let home =
-            |room: &headwater_control_core::IntendedRoom| room.home().map(|home| home.node.clone());
+    /// The nodes that carry a room, each once, the home's first. The watched plan
+    /// is good enough: a node that carries the room no more says so.
+    async fn carriers(&self, room: &RoomId) -> Result<Vec<NodeId>, Status> {
         if let Some(known) = self.cluster.room(room) {
-            return Ok(home(&known));
+            return Ok(nodes_of(&known));
         }
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let reading = self.registry.read_room(room, deadline).await?;
         let found = reading.room.ok_or_else(|| status::not_found("room", &names::room(room)))?;
-        Ok(home(&found.intended))
+        Ok(nodes_of(&found.intended))
     }
 
     fn client(&self, node: &NodeId) -> Result<NodeServiceClient<Connection>, Status> {
@@ -244,13 +279,14 @@ fn no_participant(room: &RoomId, who: &Identity) -> Status {
     status::not_found("participant", &names::participant(room, who.as_str()))
 }
 
-/// What a node did not find. Only it can tell a missing track from a missing
-/// participant.
-fn missing(status: &Status, room: &RoomId, who: &Identity) -> Status {
-    match status.get_details_resource_info() {
-        Some(resource) if resource.resource_type == "track" => {
-            status::not_found("track", &resource.resource_name)
-        }
-        Some(_) | None => no_participant(room, who),
-    }
+fn nodes_of(room: &IntendedRoom) -> Vec<NodeId> {
+    let mut seen = BTreeSet::new();
+    let shards = room.plan.iter().flat_map(|plan| &plan.shards);
+    shards.map(|planned| &planned.node).filter(|node| seen.insert(*node)).cloned().collect()
+}
+
+/// What a node did not find, if it is a track: then the participant is there.
+fn missing_track(status: &Status) -> Option<Status> {
+    let resource = status.get_details_resource_info()?;
+    (resource.resource_type == "track").then(|| status::not_found("track", &resource.resource_name))
 }

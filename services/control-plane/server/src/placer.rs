@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use headwater_control_core::admission::{FailedNode, SeatCount, WaitReason};
 use headwater_control_core::{
-    Admission, Decision, IntendedRoom, JoinFacts, Knowledge, PlannedShard, decide,
+    Admission, Decision, IntendedRoom, JoinFacts, Knowledge, Plan, SeatWish, ShardRef, decide,
 };
 use headwater_model::{Epoch, Identity, NodeId, RoomId};
 use headwater_proto::v1;
@@ -15,6 +15,7 @@ use headwater_telemetry::metrics::{PlacementResult, PlanReason};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
+use crate::convert;
 use crate::nodes::Nodes;
 use crate::participants::Participants;
 use crate::registry::{PATIENCE, RegistryError, RoomReading};
@@ -35,13 +36,34 @@ pub(crate) struct PlaceRequest {
     pub(crate) may_create: bool,
     pub(crate) resuming: bool,
     pub(crate) failed: Option<FailedNode>,
+    /// Zone it is nearest to. Empty means not known.
+    pub(crate) zone: String,
+    pub(crate) publishes: bool,
+}
+
+impl PlaceRequest {
+    fn wish(&self) -> SeatWish<'_> {
+        SeatWish {
+            zone: &self.zone,
+            publishes: self.publishes,
+            without: self.failed.as_ref().map(|failed| &failed.node),
+            seed: fnv(self.identity.as_str()),
+        }
+    }
+}
+
+/// The same number for the same text on every replica (FNV-1a).
+fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// Where a participant goes.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) room: v1::Room,
-    pub(crate) shard: PlannedShard,
+    pub(crate) shard: ShardRef,
     pub(crate) node_url: String,
     pub(crate) epoch: Epoch,
 }
@@ -150,10 +172,10 @@ impl Placer {
     }
 
     fn begin(&self, request: PlaceRequest) -> Join {
-        let room = self.cluster.room(&request.room);
+        let (known, room) = self.cluster.room_to_join(&request.room, &request.wish()).unzip();
         let facts = JoinFacts {
             knowledge: Knowledge::Watched,
-            room: room.as_ref().map(|room| self.cluster.room_facts(&request.room, room)),
+            room: known,
             may_create: request.may_create,
             resuming: request.resuming,
             failed: request.failed.clone(),
@@ -208,6 +230,16 @@ impl Placer {
             return self.read_room(join).await;
         };
         let id = &join.request.room;
+        let many = reading
+            .room
+            .as_ref()
+            .filter(|found| found.intended.plan.as_ref().is_some_and(|plan| plan.shards.len() > 1));
+        if let Some((found, node)) = many.zip(without.as_ref()) {
+            let plan = self.cluster.tree_without(id, &found.intended, node);
+            if !plan.shards.is_empty() {
+                return self.write_tree(join, &reading, plan).await;
+            }
+        }
         let seed = rand::random();
         let Ok(reservation) = self.cluster.reserve(id, &self.rooms.region, without.as_ref(), seed)
         else {
@@ -227,6 +259,23 @@ impl Placer {
         Ok(())
     }
 
+    /// Writes the plan of a room of several shards that lost one.
+    async fn write_tree(
+        &self,
+        join: &mut Join,
+        reading: &RoomReading,
+        plan: Plan,
+    ) -> Result<(), RegistryError> {
+        let reason = PlanReason::NodeGone;
+        match self.rooms.write_this_plan(reading, plan, reason, join.deadline).await {
+            Ok(Some(room)) => self.written(join, room),
+            Ok(None) => self.read_room(join).await?,
+            Err(RegistryError::Away) => join.waits = Some(WaitReason::RegistryUnreachable),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Takes in a room that this join wrote. It must be read anew before it is
     /// written once more.
     fn written(&self, join: &mut Join, room: IntendedRoom) {
@@ -236,7 +285,8 @@ impl Placer {
     }
 
     fn learn(&self, join: &mut Join, room: Option<IntendedRoom>) {
-        let facts = room.as_ref().map(|room| self.cluster.room_facts(&join.request.room, room));
+        let (id, wish) = (&join.request.room, join.request.wish());
+        let facts = room.as_ref().map(|room| self.cluster.room_facts(id, room, &wish));
         join.facts.room = facts;
         join.room = room;
     }
@@ -258,11 +308,15 @@ impl Placer {
     /// The answer of an admitted join, once the node was told of the room.
     async fn admit(&self, join: &Join) -> Option<Place> {
         let (id, room) = (&join.request.room, join.room.as_ref()?);
-        let shard = room.home()?.clone();
+        let shard = join.facts.room.as_ref()?.carrier.as_ref()?.planned.clone();
         let node_url = self.cluster.node_url(&shard.node)?;
         let epoch = room.epoch();
-        self.cluster.add_grant(id, &shard.node, std::time::Instant::now());
-        self.cluster.wait_until_told(&shard.node, id, epoch, TELL_PATIENCE).await;
-        Some(Place { room: self.cluster.room_message(id, room), shard, node_url, epoch })
+        let now = std::time::Instant::now();
+        self.cluster.add_grant(id, &shard.node, now);
+        if !join.request.zone.is_empty() {
+            self.cluster.note_asked(id, &join.request.zone, now);
+        }
+        self.cluster.wait_until_told(&shard, id, epoch, TELL_PATIENCE).await;
+        Some(Place { room: convert::room_for_node(id, room), shard, node_url, epoch })
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use headwater_control_core::{Action, Plan, Planned};
-use headwater_model::{NodeId, RoomId};
+use headwater_control_core::{Action, Cause, Plan, Planned};
+use headwater_model::RoomId;
 use headwater_registry::{Election, Fence, Leadership};
 use headwater_rpc::status::Chain;
 use headwater_telemetry::Metrics;
@@ -14,7 +14,6 @@ use headwater_telemetry::metrics::{PlanReason, RoomEnd};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
 
 use crate::cluster::Cluster;
 use crate::participants::Participants;
@@ -79,7 +78,10 @@ impl Planner {
 
     /// Looks at everything once and does what is due.
     async fn look(&self, fence: &Fence, said: &mut Said) {
-        let planned = self.cluster.plan(std::time::Instant::now(), &self.region, rand::random());
+        let planned = {
+            let (now, wall) = (std::time::Instant::now(), std::time::SystemTime::now());
+            self.cluster.plan(now, wall, &self.region, rand::random())
+        };
         said.note(&planned);
         futures::stream::iter(planned.actions)
             .for_each_concurrent(ACTIONS_AT_ONCE, |action| self.act(fence, action))
@@ -88,12 +90,12 @@ impl Planner {
 
     async fn act(&self, fence: &Fence, action: Action) {
         let (room, outcome) = match action {
-            Action::WritePlan { room, plan } => {
-                let outcome = self.write_plan(fence, &room, &plan).await;
+            Action::WritePlan { room, plan, cause } => {
+                let outcome = self.write_plan(fence, &room, &plan, cause).await;
                 (room, outcome)
             }
-            Action::EndRoom { room, node } => {
-                let outcome = self.end_room(fence, &room, &node).await;
+            Action::EndRoom { room, node: _ } => {
+                let outcome = self.end_room(fence, &room).await;
                 (room, outcome)
             }
         };
@@ -115,6 +117,7 @@ impl Planner {
         fence: &Fence,
         room: &RoomId,
         plan: &Plan,
+        cause: Cause,
     ) -> Result<(), RegistryError> {
         let deadline = Instant::now() + PATIENCE;
         let reading = self.registry.read_room(room, deadline).await?;
@@ -129,22 +132,23 @@ impl Planner {
         let written =
             self.registry.write_plan(&reading, found, plan, Some(fence), deadline).await?;
         if written.is_some() {
-            let first = found.intended.plan.is_none();
-            let reason = if first { PlanReason::FirstUse } else { PlanReason::NodeGone };
+            let reason = match cause {
+                Cause::FirstUse => PlanReason::FirstUse,
+                Cause::NodeGone => PlanReason::NodeGone,
+                Cause::Drain => PlanReason::Drain,
+                Cause::Size => PlanReason::Size,
+                Cause::Balance => PlanReason::Balance,
+            };
+            self.cluster.note_planned(room, std::time::Instant::now());
             self.metrics.control_plane().plans.get(reason).inc();
             tracing::info!(room = %room, epoch = %plan.epoch, ?reason, "room planned");
         }
         Ok(())
     }
 
-    /// Ends a room, if its node confirms that nobody is there and nobody is on
+    /// Ends a room, if its nodes confirm that nobody is there and nobody is on
     /// the way.
-    async fn end_room(
-        &self,
-        fence: &Fence,
-        room: &RoomId,
-        node: &NodeId,
-    ) -> Result<(), RegistryError> {
+    async fn end_room(&self, fence: &Fence, room: &RoomId) -> Result<(), RegistryError> {
         let Some(looked_at) = self.cluster.room(room) else {
             return Ok(());
         };
@@ -153,7 +157,7 @@ impl Planner {
         let Some(found) = &reading.room else {
             return Ok(());
         };
-        if found.intended != looked_at || self.is_in_use(room, node).await {
+        if found.intended != looked_at || self.is_in_use(room).await {
             return Ok(());
         }
         let end = if self.cluster.was_joined(room, &looked_at) {
@@ -169,11 +173,8 @@ impl Planner {
         Ok(())
     }
 
-    async fn is_in_use(&self, room: &RoomId, node: &NodeId) -> bool {
-        let empty = match self.participants.of_node(node, room).await {
-            Ok(participants) => participants.is_empty(),
-            Err(status) => status.code() == Code::NotFound,
-        };
+    async fn is_in_use(&self, room: &RoomId) -> bool {
+        let empty = self.participants.list(room).await.is_ok_and(|them| them.is_empty());
         !empty || self.cluster.is_awaited(room, std::time::Instant::now())
     }
 }
@@ -183,6 +184,8 @@ impl Planner {
 struct Said {
     withheld: bool,
     unplaceable: bool,
+    stuck: bool,
+    missing: bool,
 }
 
 impl Said {
@@ -196,7 +199,18 @@ impl Said {
         if unplaceable && !self.unplaceable {
             tracing::warn!(rooms = planned.unplaceable, "no media node can take these rooms");
         }
-        *self = Self { withheld, unplaceable };
+        let stuck = planned.stuck > 0;
+        if stuck && !self.stuck {
+            tracing::warn!(rooms = planned.stuck, "no other media node can take what is drained");
+        }
+        let missing = planned.missing_shards > 0;
+        if missing && !self.missing {
+            tracing::warn!(
+                shards = planned.missing_shards,
+                "rooms need more shards than there are"
+            );
+        }
+        *self = Self { withheld, unplaceable, stuck, missing };
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_control_core::{IntendedRoom, Plan};
-use headwater_model::{Epoch, RoomId};
-use headwater_registry::record::{PlanRecord, Record as _, RoomRecord};
+use headwater_model::{Epoch, NodeId, RoomId};
+use headwater_registry::record::{LifecycleRecord, PlanRecord, Record as _, RoomRecord};
 use headwater_registry::schema::{self, Subject};
 use headwater_registry::{
     Committed, Compare, Entry, Fence, Operation, RecordError, Revision, Store, StoreError,
@@ -220,6 +220,28 @@ impl Registry {
             });
         }
         self.swap(fenced(transaction, fence), deadline).await
+    }
+
+    /// Writes an operator's order to a node, in place of any other: the last
+    /// operator is right.
+    pub(crate) async fn put_order(
+        &self,
+        record: &LifecycleRecord,
+        deadline: Instant,
+    ) -> Result<Revision, RegistryError> {
+        let key = schema::lifecycle(&record.node_id);
+        let put = Transaction::new().put(key, record.encode());
+        self.swap(put, deadline).await?.ok_or(RegistryError::Away)
+    }
+
+    /// Takes the order to a node back.
+    pub(crate) async fn delete_order(
+        &self,
+        node: &NodeId,
+        deadline: Instant,
+    ) -> Result<Revision, RegistryError> {
+        let delete = Transaction::new().then(Operation::Delete(schema::lifecycle(node)));
+        self.swap(delete, deadline).await?.ok_or(RegistryError::Away)
     }
 
     async fn swap(

@@ -80,7 +80,7 @@ pub async fn start(
 ) -> anyhow::Result<Running> {
     let Dependencies { store, keys, credential, metrics, readiness } = dependencies;
     let registry = Registry::new(Arc::clone(&store), metrics.clone());
-    let cluster = Arc::new(Cluster::new(CensusConfig::default()));
+    let cluster = Arc::new(Cluster::new(CensusConfig::default(), config.tree()));
     let nodes = Arc::new(Nodes::new(config.node_tls.clone(), credential.clone()));
     let participants = Participants {
         cluster: Arc::clone(&cluster),
@@ -101,7 +101,7 @@ pub async fn start(
         participants: participants.clone(),
         metrics: metrics.clone(),
     };
-    let cluster_api = ClusterApi::new(Arc::clone(&cluster), authorizer.clone());
+    let cluster_api = ClusterApi::new(Arc::clone(&cluster), registry.clone(), authorizer.clone());
     let room_api = RoomApi::new(rooms, participants.clone(), authorizer, config.allow_unmute);
     let server = Server::new(config.server.clone())
         .add_service(RoomServiceServer::new(room_api))

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use headwater_control_core::IntendedRoom;
 use headwater_control_core::room::{DEPARTURE_TIMEOUT, EMPTY_TIMEOUT};
+use headwater_control_core::{IntendedRoom, Plan};
 use headwater_model::{RoomId, RoomUid};
 use headwater_registry::Revision;
 use headwater_registry::record::RoomRecord;
@@ -232,6 +232,20 @@ impl Rooms {
             return Ok(None);
         };
         let plan = self.cluster.next_plan(reservation, &found.intended, reading.revision);
+        self.write_this_plan(reading, plan, reason, deadline).await
+    }
+
+    /// Writes this plan in place of the one that was read. `None` as above.
+    pub(crate) async fn write_this_plan(
+        &self,
+        reading: &RoomReading,
+        plan: Plan,
+        reason: PlanReason,
+        deadline: Instant,
+    ) -> Result<Option<IntendedRoom>, RegistryError> {
+        let Some(found) = &reading.room else {
+            return Ok(None);
+        };
         let written = self.registry.write_plan(reading, found, &plan, None, deadline).await?;
         let Some(revision) = written else {
             return Ok(None);

@@ -3,6 +3,7 @@
 //! fields they do not know and fill in those that are absent; anything else is
 //! a new version, which an older reader refuses.
 
+mod plan;
 mod text;
 
 use std::fmt;
@@ -10,9 +11,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use headwater_model::{Epoch, NodeId, RoomId, RoomUid, ShardIndex};
+use headwater_model::{NodeId, RoomId, RoomUid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use plan::{PlanRecord, PlannedShard};
 
 use crate::key::Key;
 use crate::store::{Entry, LeaseId, Revision};
@@ -53,6 +56,11 @@ struct Version {
     version: u32,
 }
 
+fn encode_as<R: Serialize>(version: u32, record: &R) -> Bytes {
+    let written = Written { version, record };
+    serde_json::to_vec(&written).expect("records hold nothing that JSON cannot say").into()
+}
+
 /// A value of the registry.
 pub trait Record: Serialize + DeserializeOwned {
     /// What it is called in errors.
@@ -62,8 +70,7 @@ pub trait Record: Serialize + DeserializeOwned {
 
     /// The bytes to store.
     fn encode(&self) -> Bytes {
-        let written = Written { version: Self::VERSION, record: self };
-        serde_json::to_vec(&written).expect("records hold nothing that JSON cannot say").into()
+        encode_as(Self::VERSION, self)
     }
 
     /// Reads stored bytes.
@@ -136,6 +143,10 @@ pub struct NodeRecord {
     /// Participants it accepts at most. 0 means no limit of its own.
     #[serde(default)]
     pub participant_capacity: u32,
+    /// Where it takes relay links of other nodes (UDP). None means that it
+    /// carries only rooms that fit one shard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_address: Option<SocketAddr>,
     /// Version of the software.
     #[serde(default)]
     pub build: String,
@@ -197,6 +208,20 @@ pub struct LifecycleRecord {
     /// When it was ordered, in whole milliseconds.
     #[serde(with = "text::unix_millis", rename = "order_time_millis")]
     pub order_time: SystemTime,
+    /// How long after `order_time` it is to be done. None means no deadline.
+    #[serde(
+        default,
+        with = "text::optional_millis",
+        rename = "timeout_millis",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub timeout: Option<Duration>,
+    /// Rooms of the node when it was ordered.
+    #[serde(default)]
+    pub rooms_at_order: u32,
+    /// Participants of the node when it was ordered.
+    #[serde(default)]
+    pub participants_at_order: u32,
 }
 
 impl Record for LifecycleRecord {
@@ -254,35 +279,6 @@ impl fmt::Debug for RoomRecord {
 
 impl Record for RoomRecord {
     const KIND: &'static str = "room";
-    const VERSION: u32 = 1;
-}
-
-/// Which shards carry a room.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanRecord {
-    /// The incarnation of the room it is for; a plan for another one is void.
-    #[serde(with = "text::room_uid")]
-    pub room_uid: RoomUid,
-    /// Fencing number: every plan of a room has a higher one than the plan before.
-    #[serde(with = "text::epoch")]
-    pub epoch: Epoch,
-    /// The shards, the home first. Empty means that nothing carries it now.
-    pub shards: Vec<PlannedShard>,
-}
-
-/// One shard of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct PlannedShard {
-    /// The node.
-    #[serde(with = "text")]
-    pub node_id: NodeId,
-    /// The shard within it.
-    #[serde(with = "text::shard_index")]
-    pub shard: ShardIndex,
-}
-
-impl Record for PlanRecord {
-    const KIND: &'static str = "plan";
     const VERSION: u32 = 1;
 }
 

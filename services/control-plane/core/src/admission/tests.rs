@@ -11,7 +11,7 @@ fn node() -> NodeId {
 
 fn carrier(standing: Standing) -> Carrier {
     Carrier {
-        planned: PlannedShard { node: node(), shard: ShardIndex(0) },
+        planned: ShardRef { node: node(), shard: ShardIndex(0) },
         standing,
         shard_exists: true,
         address_known: true,
@@ -25,6 +25,7 @@ fn planned(standing: Standing) -> JoinFacts {
         room: Some(RoomFacts {
             epoch: Epoch(4),
             carrier: Some(carrier(standing)),
+            shards: 1,
             max_participants: 0,
             participants: 0,
         }),
@@ -189,6 +190,7 @@ fn any_facts() -> impl Strategy<Value = JoinFacts> {
     let standing = prop_oneof![Just(Standing::Serving), Just(Standing::Gone)];
     let room = (0_u64..4, prop::option::of((standing, any::<[bool; 3]>())), 0_u32..3, 0_u32..4)
         .prop_map(|(epoch, carrying, max_participants, participants)| RoomFacts {
+            shards: 1,
             epoch: Epoch(epoch),
             carrier: carrying.map(|(standing, [shard_exists, address_known, full])| Carrier {
                 shard_exists,

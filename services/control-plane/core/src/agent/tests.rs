@@ -34,7 +34,7 @@ fn spec(uid: &str) -> RoomSpec {
 }
 
 fn plan_on(uid: &str, name: &str, epoch: u64) -> Plan {
-    let shard = PlannedShard { node: node(name), shard: ShardIndex(0) };
+    let shard = PlannedShard::home(node(name), ShardIndex(0));
     Plan { room_uid: RoomUid::from_raw(uid), epoch: Epoch(epoch), shards: vec![shard] }
 }
 
@@ -47,6 +47,7 @@ fn report(uid: &str, epoch: u64, participants: u32) -> RoomReport {
         publishers: 0,
         empty_for: if participants > 0 { Duration::ZERO } else { Duration::from_secs(1) },
         ever_joined: true,
+        egress: headwater_model::Bitrate(0),
     }
 }
 
@@ -74,7 +75,7 @@ impl Bench {
     }
 
     fn reports(&mut self, reports: impl IntoIterator<Item = RoomReport>) {
-        let reports = reports.into_iter().map(|report| (room("r"), report)).collect();
+        let reports = reports.into_iter().map(|report| (room("r"), report));
         self.state.handle_report(&node("a"), NodeLoad::default(), reports);
         self.ledger.handle_report(self.now);
     }
@@ -94,7 +95,7 @@ fn assign() -> Order {
 }
 
 fn release(epoch: u64, reason: ReleaseReason) -> Order {
-    Order::Release { room: room("r"), epoch: Epoch(epoch), reason }
+    Order::Release { room: room("r"), shard: None, epoch: Epoch(epoch), reason }
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn a_room_is_told_once_and_again_when_it_changes() {
     assert_eq!(bench.orders(), [assign()]);
     bench.state.set_plan(room("r"), plan_on("RM_1", "a", 5), 6);
     assert_eq!(bench.orders(), [assign()]);
-    assert_eq!(bench.ledger.told_epoch(&room("r")), Some(Epoch(5)));
+    assert_eq!(bench.ledger.told_epoch(&room("r"), ShardIndex(0)), Some(Epoch(5)));
 }
 
 #[test]
@@ -193,6 +194,7 @@ fn a_room_the_registry_may_not_have_is_verified_and_not_released() {
     bench.pass(2);
     let verify = Order::Verify {
         room: room("r"),
+        shard: ShardIndex(0),
         uid: RoomUid::from_raw("RM_1"),
         epoch: Epoch(4),
         reason: ReleaseReason::Deleted,
@@ -235,7 +237,7 @@ impl Carried {
             Order::Verify { room: id, epoch, reason, .. } => {
                 if !state.intended().rooms().contains_key(id) {
                     let (room, epoch, reason) = (id.clone(), *epoch, *reason);
-                    self.obey(&Order::Release { room, epoch, reason }, state);
+                    self.obey(&Order::Release { room, shard: None, epoch, reason }, state);
                 }
             }
         }

@@ -31,7 +31,7 @@ fn spec() -> RoomSpec {
 }
 
 fn plan_on(name: &str, shard: u16, epoch: u64) -> Plan {
-    let shard = PlannedShard { node: node(name), shard: ShardIndex(shard) };
+    let shard = PlannedShard::home(node(name), ShardIndex(shard));
     Plan { room_uid: RoomUid::from_raw("RM_1"), epoch: Epoch(epoch), shards: vec![shard] }
 }
 
@@ -45,9 +45,34 @@ fn lose(state: &mut State, name: &str) {
     state.set_agent(&node(name), AgentState::Lost);
 }
 
+static NO_MOVES: BTreeMap<NodeId, u32> = BTreeMap::new();
+static NOT_ASKED: BTreeMap<RoomId, BTreeMap<String, u32>> = BTreeMap::new();
+static NO_ROOMS: BTreeSet<RoomId> = BTreeSet::new();
+static TREE: std::sync::LazyLock<TreeConfig> = std::sync::LazyLock::new(TreeConfig::default);
+
+fn context(
+    gone: &BTreeSet<NodeId>,
+    frozen: bool,
+    registry_revision: u64,
+    seed: u64,
+) -> PlanContext<'_> {
+    PlanContext {
+        gone,
+        frozen,
+        region: "",
+        registry_revision,
+        seed,
+        moves: &NO_MOVES,
+        asked: &NOT_ASKED,
+        young: &NO_ROOMS,
+        resting: &NO_ROOMS,
+        tree: &TREE,
+    }
+}
+
 fn run(state: &State, gone: &[&str], frozen: bool) -> Planned {
     let gone = gone.iter().map(|name| node(name)).collect();
-    let context = PlanContext { gone: &gone, frozen, region: "", registry_revision: 50, seed: 1 };
+    let context = context(&gone, frozen, 50, 1);
     plan(state.intended(), state.observed(), &context)
 }
 
@@ -122,6 +147,7 @@ fn a_registry_that_lost_its_past_overtakes_what_a_node_carries() {
         publishers: 0,
         empty_for: Duration::ZERO,
         ever_joined: true,
+        egress: headwater_model::Bitrate(0),
     };
     state.handle_report(&node("a"), NodeLoad::default(), BTreeMap::from([(room(1), report)]));
     let planned = run(&state, &[], false);
@@ -145,6 +171,7 @@ fn an_empty_room_ends() {
         publishers: 0,
         empty_for: Duration::from_secs(seconds),
         ever_joined: true,
+        egress: headwater_model::Bitrate(0),
     };
     let load = NodeLoad::default();
     state.handle_report(&node("a"), load, BTreeMap::from([(room(1), report(19))]));
@@ -183,6 +210,34 @@ fn without_nodes_rooms_wait() {
     state.set_spec(room(1), spec(), 1, 1);
     let planned = run(&state, &[], false);
     assert_eq!((planned.actions.len(), planned.unplaceable), (0, 1));
+}
+
+#[test]
+fn a_draining_node_gives_its_rooms_away_as_many_as_are_allowed() {
+    let mut state = State::default();
+    for name in ["a", "b"] {
+        serve(&mut state, name);
+    }
+    for number in 0..10 {
+        state.set_spec(room(number), spec(), 1, 1);
+        state.set_plan(room(number), plan_on("a", 0, 7), 1);
+    }
+    state.set_lifecycle(&node("a"), crate::node::Lifecycle::Drain);
+    assert_eq!(run(&state, &[], false), Planned::default(), "not their turn");
+    let (gone, moves) = (BTreeSet::new(), BTreeMap::from([(node("a"), 4)]));
+    let allowed = PlanContext { moves: &moves, ..context(&gone, false, 50, 1) };
+    let planned = plan(state.intended(), state.observed(), &allowed);
+    assert_eq!(planned.actions.len(), 4);
+    assert_eq!(planned.moved, BTreeMap::from([(node("a"), 4)]));
+    assert!(planned.actions.iter().all(|action| matches!(
+        action,
+        Action::WritePlan { plan, cause: Cause::Drain, .. } if plan.shards[0].node == node("b")
+    )));
+    let frozen = PlanContext { frozen: true, ..allowed.clone() };
+    assert_eq!(plan(state.intended(), state.observed(), &frozen).actions, []);
+    lose(&mut state, "b");
+    let alone = plan(state.intended(), state.observed(), &allowed);
+    assert_eq!((alone.actions.len(), alone.stuck), (0, 10));
 }
 
 #[derive(Debug, Clone)]
@@ -226,12 +281,10 @@ proptest! {
                 Event::NodeDown(number) => lose(&mut state, &format!("n{number}")),
                 Event::Plan => {
                     let gone = state.intended().nodes_named();
-                    let context = |registry_revision| PlanContext {
-                        gone: &gone, frozen: false, region: "", registry_revision, seed,
-                    };
+                    let context = |revision| context(&gone, false, revision, seed);
                     let planned = plan(state.intended(), state.observed(), &context(revision));
                     for action in planned.actions {
-                        let Action::WritePlan { room, plan } = action else { continue };
+                        let Action::WritePlan { room, plan, .. } = action else { continue };
                         // Writing a plan costs a revision, as it does in a registry.
                         revision += 1;
                         let before = highest.insert(room.clone(), plan.epoch);

@@ -6,6 +6,7 @@ use headwater_model::{RoomUid, ShardIndex};
 use proptest::prelude::*;
 
 use super::*;
+use crate::room::PlannedShard;
 use crate::room::{DEPARTURE_TIMEOUT, EMPTY_TIMEOUT};
 
 fn spec(uid: &str) -> RoomSpec {
@@ -28,16 +29,16 @@ fn node(number: u8) -> NodeId {
 }
 
 fn plan_on(number: u8, shard: u16) -> Plan {
-    let shard = PlannedShard { node: node(number), shard: ShardIndex(shard) };
+    let shard = PlannedShard::home(node(number), ShardIndex(shard));
     Plan { room_uid: RoomUid::from_raw("RM_1"), epoch: Epoch(1), shards: vec![shard] }
 }
 
 /// Rooms by shard, counted afresh.
 fn count_planned(state: &State) -> BTreeMap<NodeId, BTreeMap<ShardIndex, u32>> {
     let plans = state.intended.rooms.values().filter_map(|room| room.plan.as_ref());
-    let planned = plans.flat_map(|plan| &plan.shards);
+    let planned = plans.flat_map(|plan| &plan.shards).map(PlannedShard::at);
     let mut counts: BTreeMap<NodeId, BTreeMap<ShardIndex, u32>> = BTreeMap::new();
-    for shard in planned.chain(state.reserved.values()) {
+    for shard in planned.chain(state.reserved.values().cloned()) {
         let shards = counts.entry(shard.node.clone()).or_default();
         *shards.entry(shard.shard).or_default() += 1;
     }
@@ -87,7 +88,7 @@ fn take(state: &mut State, step: Step) {
         Step::RemoveSpec(r) => state.remove_spec(&room(r)),
         Step::SetPlan(r, n, s) => state.set_plan(room(r), plan_on(n, s), 1),
         Step::RemovePlan(r) => state.remove_plan(&room(r)),
-        Step::Reserve(r, n) => state.reserve(room(r), plan_on(n, 0).shards.remove(0)),
+        Step::Reserve(r, n) => state.reserve(room(r), plan_on(n, 0).shards[0].at()),
         Step::Release(r) => state.release(&room(r)),
         Step::SetNode(n) => {
             state.set_node(node(n), NodeFacts { shards: 2, ..NodeFacts::default() })
@@ -152,6 +153,7 @@ fn a_lost_stream_forgets_what_was_reported_on_it() {
         publishers: 0,
         empty_for: std::time::Duration::ZERO,
         ever_joined: true,
+        egress: headwater_model::Bitrate(0),
     };
     state.handle_report(&node(0), NodeLoad::default(), BTreeMap::from([(room(1), report)]));
     assert_eq!(state.observed().highest_epoch(&room(1)), Some(Epoch(9)));

@@ -12,6 +12,9 @@ use crate::convert;
 use crate::names;
 use crate::placer::{PlaceRequest, Placed, Placer};
 
+/// Longer names of zones are no node's and count as not known.
+const ZONE_BYTES_MAX: usize = 128;
+
 /// Answers gateways. The cluster's credential was checked before.
 #[derive(Debug)]
 pub(crate) struct PlacementApi {
@@ -49,6 +52,8 @@ fn read(request: PlaceParticipantRequest) -> Result<PlaceRequest, Status> {
         may_create: request.may_create,
         resuming: request.resuming,
         failed,
+        zone: if request.zone.len() <= ZONE_BYTES_MAX { request.zone } else { String::new() },
+        publishes: request.publishes,
     })
 }
 
@@ -70,7 +75,7 @@ fn answer(placed: Placed) -> PlaceParticipantResponse {
         Placed::RoomFull => refusal(
             Admission::RoomFull,
             "the room has all the participants it may have".to_owned(),
-            None,
+            Some(admission::FULL_RETRY_AFTER),
         ),
         Placed::RoomNotFound => {
             refusal(Admission::RoomNotFound, "there is no such room".to_owned(), None)

@@ -168,6 +168,9 @@ async fn a_cordoned_node_keeps_its_rooms_and_gets_no_new_ones() {
         ordered_by: "test".into(),
         reason: String::new(),
         order_time: std::time::SystemTime::UNIX_EPOCH,
+        timeout: None,
+        rooms_at_order: 0,
+        participants_at_order: 0,
     };
     let put = Transaction::new().put(schema::lifecycle(&node_id), record.encode());
     assert!(bench.store.commit(put).await.unwrap().succeeded);

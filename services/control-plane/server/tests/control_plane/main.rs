@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod drain;
 mod grants;
 mod joins;
 mod loops;
@@ -11,3 +12,4 @@ mod registry_away;
 mod rooms;
 mod support;
 mod traces;
+mod unwritten;

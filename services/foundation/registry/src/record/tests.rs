@@ -2,6 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
+use headwater_model::{Epoch, ShardIndex};
 use proptest::prelude::*;
 
 use super::*;
@@ -19,6 +20,7 @@ fn node() -> NodeRecord {
         zone: "a".to_owned(),
         region: "eu".to_owned(),
         participant_capacity: 500,
+        relay_address: Some("192.0.2.1:7890".parse().unwrap()),
         build: "0.1.0".to_owned(),
         start_time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
     }
@@ -42,7 +44,13 @@ fn plan() -> PlanRecord {
     PlanRecord {
         room_uid: RoomUid::from_raw("RM_1"),
         epoch: Epoch(u64::MAX),
-        shards: vec![PlannedShard { node_id: NodeId::new("sfu-1").unwrap(), shard: ShardIndex(3) }],
+        shards: vec![PlannedShard {
+            node_id: NodeId::new("sfu-1").unwrap(),
+            shard: ShardIndex(3),
+            parent: None,
+            backups: Vec::new(),
+            seats: None,
+        }],
     }
 }
 
@@ -57,6 +65,9 @@ fn every_record_reads_back_as_it_was_written() {
         ordered_by: "ops".to_owned(),
         reason: "kernel".to_owned(),
         order_time: UNIX_EPOCH,
+        timeout: Some(Duration::from_secs(60)),
+        rooms_at_order: 3,
+        participants_at_order: 40,
     };
     assert_eq!(LifecycleRecord::decode(&order.encode()).unwrap(), order);
 }
@@ -76,10 +87,38 @@ fn the_stored_form_is_fixed() {
             r#"{"version":1,"node_id":"sfu-1","boot_id":"b1","incarnation":2,"#,
             r#""rpc_url":"http://10.0.0.7:7900","#,
             r#""shards":[{"udp":["192.0.2.1:7882","[2001:db8::1]:7882"],"tcp":["192.0.2.1:7881"]}],"#,
-            r#""zone":"a","region":"eu","participant_capacity":500,"build":"0.1.0","#,
+            r#""zone":"a","region":"eu","participant_capacity":500,"#,
+            r#""relay_address":"192.0.2.1:7890","build":"0.1.0","#,
             r#""start_time_millis":1700000000123}"#
         )
     );
+}
+
+#[test]
+fn what_the_first_release_wrote_is_read() {
+    let text = br#"{"version":1,"node_id":"sfu-1","boot_id":"b1","incarnation":2,
+        "rpc_url":"http://10.0.0.7:7900",
+        "shards":[{"udp":["192.0.2.1:7882","[2001:db8::1]:7882"],"tcp":["192.0.2.1:7881"]}],
+        "zone":"a","region":"eu","participant_capacity":500,"build":"0.1.0",
+        "start_time_millis":1700000000123}"#;
+    let first = NodeRecord { relay_address: None, ..node() };
+    assert_eq!(NodeRecord::decode(text).unwrap(), first);
+    let text = br#"{"version":1,"room_uid":"RM_1","epoch":18446744073709551615,
+        "shards":[{"node_id":"sfu-1","shard":3}]}"#;
+    assert_eq!(PlanRecord::decode(text).unwrap(), plan());
+    let text = br#"{"version":1,"room_uid":"RM_1","epoch":9,"shards":[]}"#;
+    assert!(PlanRecord::decode(text).unwrap().shards.is_empty());
+    let text = br#"{"version":1,"node_id":"sfu-1","lifecycle":"DRAIN","ordered_by":"ops",
+        "reason":"kernel","order_time_millis":5}"#;
+    let order = LifecycleRecord::decode(text).unwrap();
+    assert_eq!((order.lifecycle, order.timeout), (Lifecycle::Drain, None));
+    assert_eq!((order.rooms_at_order, order.participants_at_order), (0, 0));
+}
+
+#[test]
+fn a_node_without_relay_is_written_as_the_first_release_wrote_it() {
+    let text = NodeRecord { relay_address: None, ..node() }.encode();
+    assert!(!String::from_utf8(text.to_vec()).unwrap().contains("relay"));
 }
 
 #[test]
@@ -94,8 +133,11 @@ fn fields_of_a_later_minor_version_are_skipped_and_absent_ones_filled_in() {
 
 #[test]
 fn a_newer_version_is_refused_by_name() {
-    let text = br#"{"version":2,"everything":"else"}"#;
+    let text = br#"{"version":3,"everything":"else"}"#;
     let error = PlanRecord::decode(text).unwrap_err();
+    assert!(matches!(error, RecordError::TooNew { found: 3, known: 2, .. }), "{error}");
+    let text = br#"{"version":2,"everything":"else"}"#;
+    let error = NodeRecord::decode(text).unwrap_err();
     assert!(matches!(error, RecordError::TooNew { found: 2, known: 1, .. }), "{error}");
 }
 

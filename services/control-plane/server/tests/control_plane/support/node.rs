@@ -49,6 +49,10 @@ pub struct Memory {
     pub subscriptions: Vec<(String, UpdateSubscription)>,
     pub removed: Vec<(String, CloseReason)>,
     pub busiest_shard: f32,
+    /// Where it says that it takes relay links.
+    pub relay_address: Option<SocketAddr>,
+    /// It says that it is about to stop.
+    pub leaving: bool,
     /// `traceparent` of every call that listed participants.
     pub traceparents: Vec<String>,
 }
@@ -99,6 +103,7 @@ impl Memory {
                 0
             },
             ever_joined: carried.ever_joined,
+            ..RoomReport::default()
         });
         let participants = self.rooms.values().map(|carried| carried.participants.len()).sum();
         ControlResponse {
@@ -110,6 +115,7 @@ impl Memory {
                 ..v1::NodeLoad::default()
             }),
             rooms: rooms.collect(),
+            leaving: self.leaving,
         }
     }
 }
@@ -178,6 +184,7 @@ impl TestNode {
             zone: "zone-1".to_owned(),
             region: "region-1".to_owned(),
             participant_capacity: 0,
+            relay_address: self.memory().relay_address,
             build: "test".to_owned(),
             start_time: std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         };
