@@ -41,17 +41,30 @@ fuzz_target!(|input: (u8, Vec<u8>)| {
     while rooms.poll_output().is_some() {}
     let channel = ChannelKey(u32::from(channel % 4));
     let transport = transports[0];
+    for (to, payload) in passed_on(&mut rooms, now, transport, channel, payload) {
+        // Passed on, it is read like any other.
+        let _ = passed_on(&mut rooms, now, to, ChannelKey(1), payload);
+    }
+});
+
+/// Sends a message and tells who gets what.
+fn passed_on(
+    rooms: &mut Rooms,
+    now: Instant,
+    transport: TransportKey,
+    channel: ChannelKey,
+    payload: Vec<u8>,
+) -> Vec<(TransportKey, Vec<u8>)> {
     rooms.handle_media(now, MediaEvent::ChannelMessage { transport, channel, payload });
+    let mut sent = Vec::new();
     while let Some(output) = rooms.poll_output() {
         if let Output::Media(MediaCommand::Send { transport: to, payload, .. }) = output {
             assert_ne!(to, transport, "nobody gets its own");
-            // Sent on, it is read like any other.
-            let payload = payload.to_vec();
-            let channel = ChannelKey(1);
-            rooms.handle_media(now, MediaEvent::ChannelMessage { transport: to, channel, payload });
+            sent.push((to, payload.to_vec()));
         }
     }
-});
+    sent
+}
 
 fn join(name: &str) -> JoinRequest {
     JoinRequest {
