@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use headwater_model::media::{SubscriptionKey, TrackKey, TransportKey};
-use headwater_sdp::IceCredentials;
+use headwater_sdp::{Candidate, CandidateProtocol, IceCredentials};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::config::RoomsConfig;
 use crate::directory::{Directory, ParticipantKey, RoomKey};
 use crate::media::MediaCommand;
+use crate::remote::RelayCommand;
 use crate::rooms::Output;
 use crate::session::{Event, SessionKey};
 use crate::timers::TimerSet;
@@ -78,6 +79,10 @@ impl Core {
         self.outputs.push_back(Output::Media(command));
     }
 
+    pub(crate) fn relay(&mut self, command: RelayCommand) {
+        self.outputs.push_back(Output::Relay(command));
+    }
+
     pub(crate) fn take_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
@@ -125,6 +130,14 @@ impl Core {
         let mut pwd = String::with_capacity(32);
         self.push_random(&mut pwd, 32);
         IceCredentials { ufrag, pwd }
+    }
+
+    /// Where the node is reached by these protocols, best first; none means all.
+    pub(crate) fn candidates(&self, protocols: &[CandidateProtocol]) -> Vec<Candidate> {
+        let usable = |candidate: &&Candidate| {
+            protocols.is_empty() || protocols.contains(&candidate.protocol)
+        };
+        self.config.candidates.iter().filter(usable).copied().collect()
     }
 
     /// An SDP session id: below 2^62, as browsers want it.

@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use headwater_model::{ParticipantUid, TrackUid};
 
+pub(crate) use envelope::Destinations;
+
 use crate::view::{DataTrackOrigin, DataTrackView};
 
 /// What a participant has to do with data.

@@ -81,7 +81,7 @@ impl Room {
             .filter(|(_, target)| *target != SubscriptionTarget::Paused)
             .map(|(participant, _)| track.wanted_quality(&participant.settings(&track.uid)))
             .max();
-        Some(wanted)
+        Some(wanted.max(track.wanted_elsewhere))
     }
 }
 

@@ -17,6 +17,7 @@
 //! them; views of participants are shared ([`std::sync::Arc`]), because they
 //! are told to many.
 
+mod closing;
 mod config;
 mod control;
 mod core;
@@ -29,12 +30,15 @@ mod participant;
 mod platform;
 mod publish;
 mod quality;
+mod remote;
 mod resume;
 mod room;
 mod rooms;
 mod sections;
 mod session;
+mod shortage;
 mod simulate;
+mod slots;
 mod speakers;
 mod subscribe;
 mod subscriber;
@@ -48,7 +52,10 @@ pub use control::{
     ControlAction, ControlCommand, ControlError, DataMessage, ParticipantUpdate, RoomAssignment,
 };
 pub use headwater_sdp::{Candidate, CandidateProtocol, IceCredentials, RemoteTransport};
-pub use media::{ChannelKey, ChannelReliability, MediaCommand, MediaEvent, QualitySubject};
+pub use media::{
+    ChannelKey, ChannelReliability, Limitation, MediaCommand, MediaEvent, QualitySubject,
+};
+pub use remote::{RelayCommand, RelayedMessage, RemoteEvent, RemoteParticipant};
 pub use rooms::{AssignError, Output, Rooms};
 pub use session::{
     AddTrack, AllowedTracks, CloseAction, CloseReason, Closed, Command, ConnectionQuality, Event,

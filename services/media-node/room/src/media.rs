@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use headwater_model::Bitrate;
 use headwater_model::media::{
-    Codec, Publication, Subscription, SubscriptionKey, SubscriptionTarget, TrackKey, TransportKey,
+    Codec, Prominence, Publication, Subscription, SubscriptionKey, SubscriptionTarget, TrackKey,
+    TransportKey,
 };
 use headwater_sdp::{IceCredentials, RemoteTransport};
 
@@ -107,6 +108,13 @@ pub enum MediaCommand {
         /// What.
         target: SubscriptionTarget,
     },
+    /// What comes first when there is not enough bandwidth for all.
+    SetProminence {
+        /// The subscription.
+        subscription: SubscriptionKey,
+        /// How much its subscriber cares for it.
+        prominence: Prominence,
+    },
     /// Pretend that a transport can carry only so much down.
     LimitDownlink {
         /// The transport.
@@ -194,7 +202,30 @@ pub enum MediaEvent {
         rtt: Option<Duration>,
         /// Jitter.
         jitter: Duration,
+        /// What lack of bandwidth takes from a subscriber.
+        limitation: Limitation,
     },
+    /// A track is sent no more for lack of bandwidth, or again.
+    Paused {
+        /// The subscriber's transport.
+        transport: TransportKey,
+        /// The track.
+        track: TrackKey,
+        /// New state.
+        paused: bool,
+    },
+}
+
+/// What lack of bandwidth takes from a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Limitation {
+    /// Nothing.
+    #[default]
+    None,
+    /// Layers it would have.
+    Reduced,
+    /// Whole tracks.
+    Paused,
 }
 
 /// Whose quality it is.

@@ -65,7 +65,7 @@ impl Room {
     /// Opens the transport, or notes an ICE restart. False if the client came
     /// with another certificate (that is another peer connection, whose state
     /// the node does not have), or if no restart brings the transport back.
-    fn take_remote(
+    pub(crate) fn take_remote(
         &mut self,
         core: &mut Core,
         key: ParticipantKey,
@@ -101,6 +101,7 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&key) else {
             return;
         };
+        let mut slots = participant.new_slots(sdp);
         let Some(publisher) = &mut participant.publisher else {
             return;
         };
@@ -132,7 +133,11 @@ impl Room {
                 receives: false,
                 incoming: Incoming::Nothing,
                 outgoing: Outgoing::Free,
+                slot: None,
             });
+            if known.slot.is_none() {
+                known.slot = slots.remove(&section.mid);
+            }
             known.index = index;
             known.receives = !section.is_rejected() && section.direction.receives();
             let sends = !section.is_rejected() && section.direction.sends();
@@ -199,9 +204,11 @@ impl Room {
 
     /// Gives subscribed tracks that wait the client's free sections, in order.
     fn place_waiting(&mut self, core: &mut Core, key: ParticipantKey, sdp: &Description) {
-        let is_single =
-            self.participants.get(&key).is_some_and(|one| one.mode == TransportMode::Single);
-        if !is_single {
+        let places = self
+            .participants
+            .get(&key)
+            .is_some_and(|one| one.mode == TransportMode::Single && !one.fixed_sections);
+        if !places {
             return;
         }
         for section in &sdp.sections {
@@ -217,26 +224,22 @@ impl Room {
             if !is_free {
                 continue;
             }
-            let Some(track) = self.next_waiting(core, key, kind, section) else {
-                continue;
-            };
-            let publisher = self.participants.get_mut(&key).and_then(|one| one.publisher.as_mut());
-            if let Some(known) =
-                publisher.and_then(|publisher| publisher.sections.get_mut(&section.mid))
-            {
-                known.outgoing = Outgoing::Sending(track);
+            let codecs: Vec<Codec> =
+                section.codecs.iter().filter_map(|codec| codec.codec()).collect();
+            if let Some(track) = self.next_waiting(core, key, kind, &codecs) {
+                self.place_in_section(key, &section.mid, track);
             }
         }
     }
 
     /// The oldest subscription of a kind without a section. Those whose codec
     /// the section cannot carry are refused.
-    fn next_waiting(
+    pub(crate) fn next_waiting(
         &mut self,
         core: &mut Core,
         key: ParticipantKey,
         kind: MediaKind,
-        section: &Section,
+        codecs: &[Codec],
     ) -> Option<TrackKey> {
         loop {
             let participant = self.participants.get(&key)?;
@@ -249,19 +252,21 @@ impl Room {
                     Outgoing::Free | Outgoing::Leaving => None,
                 })
                 .collect();
-            let track = participant
+            let mut waiting = participant
                 .subscriptions
                 .iter()
-                .find(|(track, subscription)| {
+                .filter(|(track, subscription)| {
                     subscription.kind == kind
                         && subscription.stage == Stage::Waiting
                         && !placed.contains(track)
                 })
-                .map(|(track, _)| *track)?;
-            let carried = self.tracks.get(&track).is_some_and(|track| {
-                let codecs = section.codecs.iter().filter_map(|codec| codec.codec());
-                track.is_carried_by(&codecs.collect::<Vec<_>>())
-            });
+                .map(|(track, _)| *track);
+            let track = if participant.fixed_sections {
+                waiting.min_by_key(|track| self.slot_order(&placed, *track))
+            } else {
+                waiting.next()
+            }?;
+            let carried = self.tracks.get(&track).is_some_and(|track| track.is_carried_by(codecs));
             if carried {
                 return Some(track);
             }
@@ -324,9 +329,11 @@ impl Room {
                 self.bind(core, key, track, media);
             }
         }
-        let mode = self.participants.get(&key).map(|one| one.mode);
-        if mode == Some(TransportMode::Single) {
-            self.ask_for_sections(core, key);
+        let answered = self.participants.get(&key).map(|one| (one.mode, one.fixed_sections));
+        match answered {
+            Some((_, true)) => self.fill_slots(core, key),
+            Some((TransportMode::Single, false)) => self.ask_for_sections(core, key),
+            Some((TransportMode::Dual, false)) | None => {}
         }
     }
 
@@ -346,14 +353,14 @@ impl Room {
             stereo: declared.is_some_and(|track| track.declared.stereo),
             dtx: declared.is_none_or(|track| !track.declared.disable_dtx),
         };
-        let outgoing = participant
+        let known = participant
             .publisher
             .as_ref()
-            .and_then(|publisher| publisher.sections.get(&section.mid))
-            .map(|known| known.outgoing);
-        let send = match outgoing {
-            Some(Outgoing::Sending(track)) => self.sending(key, track),
-            Some(Outgoing::Free | Outgoing::Leaving) | None => None,
+            .and_then(|publisher| publisher.sections.get(&section.mid));
+        let send = match known.map(|known| (known.outgoing, &known.slot)) {
+            Some((_, Some(slot))) => Some(participant.sending_in_slot(&section.mid, slot)),
+            Some((Outgoing::Sending(track), None)) => self.sending(key, track),
+            Some((Outgoing::Free | Outgoing::Leaving, None)) | None => None,
         };
         let may_publish = participant.permission.can_publish || track.is_some();
         SectionDecision { receive: may_publish.then_some(receive), send }
@@ -418,6 +425,9 @@ impl Room {
         else {
             return;
         };
+        if let Some(slot) = &mut known.slot {
+            slot.agreed = negotiated.sends.then(|| negotiated.clone());
+        }
         match known.outgoing {
             Outgoing::Free => {}
             Outgoing::Leaving => known.outgoing = Outgoing::Free,

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use headwater_model::media::{
-    Codec, MediaKind, Subscription as SubscriptionParameters, SubscriptionKey, SubscriptionTarget,
-    TrackKey,
+    Codec, MediaKind, Prominence, Subscription as SubscriptionParameters, SubscriptionKey,
+    SubscriptionTarget, TrackKey, TransportKey,
 };
-use headwater_model::{Identity, ParticipantUid, Permission, TrackUid};
+use headwater_model::{Epoch, Identity, ParticipantUid, Permission, RoomId, TrackUid};
 use headwater_sdp::CandidateProtocol;
 
 use crate::data::DataState;
 use crate::directory::ParticipantKey;
 use crate::quality::QualityState;
+use crate::remote::RemoteParticipant;
 use crate::session::{
     AddTrack, JoinRequest, SessionKey, SubscriptionPermission, TrackSettings, TransportKind,
     TransportMode,
@@ -22,7 +23,7 @@ use crate::session::{
 use crate::speakers::Speech;
 use crate::subscriber::SubscriberTransport;
 use crate::track::Track;
-use crate::transport::{PublisherTransport, Transport};
+use crate::transport::{PublisherTransport, Transport, TransportState};
 use crate::view::{ParticipantPhase, ParticipantView, TrackView};
 
 #[derive(Debug)]
@@ -37,9 +38,17 @@ pub(crate) struct Participant {
     pub(crate) door_payload: Arc<[u8]>,
     pub(crate) uncounted: bool,
     join_millis: u64,
+    /// Counts the stays of its identity, over all shards.
+    pub(crate) incarnation: u64,
     pub(crate) auto_subscribe: bool,
+    /// Whose tracks that is for. Empty means everybody's.
+    pub(crate) followed: Vec<Identity>,
     adaptive_stream: bool,
     pub(crate) mode: TransportMode,
+    /// It is never asked to offer again.
+    pub(crate) fixed_sections: bool,
+    /// It stays while its transport is up.
+    pub(crate) outlives_signalling: bool,
     pub(crate) protocols: Vec<CandidateProtocol>,
     pub(crate) publish_codecs: Vec<Codec>,
     pub(crate) link: Link,
@@ -85,7 +94,13 @@ pub(crate) struct Participant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
     Attached(SessionKey),
-    Lost { since: Instant },
+    Lost {
+        since: Instant,
+    },
+    /// It is on another shard; the transport stands for it in the forwarding core.
+    Remote {
+        transport: TransportKey,
+    },
 }
 
 /// A track that it receives or is to receive.
@@ -95,6 +110,8 @@ pub(crate) struct Subscription {
     pub(crate) kind: MediaKind,
     pub(crate) ssrc: u32,
     pub(crate) rtx_ssrc: Option<u32>,
+    /// As the forwarding core was told.
+    pub(crate) prominence: Prominence,
     pub(crate) stage: Stage,
 }
 
@@ -158,9 +175,14 @@ impl Participant {
             door_payload: request.door_payload,
             uncounted: request.uncounted,
             join_millis: request.join_millis,
+            incarnation: request.join_millis,
             auto_subscribe: request.auto_subscribe,
+            followed: request.followed,
             adaptive_stream: request.adaptive_stream,
             mode: request.transport_mode,
+            fixed_sections: request.fixed_sections
+                && request.transport_mode == TransportMode::Single,
+            outlives_signalling: request.outlives_signalling,
             protocols: request.protocols,
             publish_codecs: request.publish_codecs,
             link: Link::Attached(session),
@@ -191,6 +213,59 @@ impl Participant {
         }
     }
 
+    /// A participant of another shard. It has no session, no transport of its own,
+    /// and wants nothing.
+    pub(crate) fn remote(
+        (room, key): (RoomId, ParticipantKey),
+        transport: TransportKey,
+        remote: RemoteParticipant,
+    ) -> Self {
+        let view = &remote.view;
+        let request = JoinRequest {
+            room,
+            epoch: Epoch(0),
+            identity: view.identity.clone(),
+            display_name: String::new(),
+            metadata: String::new(),
+            attributes: BTreeMap::new(),
+            permission: view.permission.clone(),
+            door_payload: Arc::clone(&view.door_payload),
+            auto_subscribe: false,
+            adaptive_stream: false,
+            transport_mode: TransportMode::Single,
+            resume: None,
+            uncounted: view.uncounted,
+            protocols: Vec::new(),
+            properties: None,
+            publish_codecs: Vec::new(),
+            join_millis: view.join_millis,
+            fixed_sections: false,
+            outlives_signalling: false,
+            followed: Vec::new(),
+        };
+        let mut participant = Self::new(key, view.uid.clone(), request, SessionKey(0), 0);
+        participant.link = Link::Remote { transport };
+        participant.departed = None;
+        participant.take_remote(remote);
+        participant
+    }
+
+    /// Takes what its shard says of it; tracks are the room's business.
+    pub(crate) fn take_remote(&mut self, remote: RemoteParticipant) {
+        let view = remote.view;
+        view.display_name.clone_into(&mut self.display_name);
+        view.metadata.clone_into(&mut self.metadata);
+        view.attributes.clone_into(&mut self.attributes);
+        self.permission = view.permission.clone();
+        self.door_payload = Arc::clone(&view.door_payload);
+        self.uncounted = view.uncounted;
+        self.phase = view.phase;
+        self.version = view.version;
+        self.view = view;
+        self.allow = remote.allow;
+        self.incarnation = remote.incarnation;
+    }
+
     /// Counts as a participant of the room.
     pub(crate) const fn is_counted(&self) -> bool {
         !self.uncounted && !self.permission.hidden
@@ -204,18 +279,39 @@ impl Participant {
     pub(crate) const fn session(&self) -> Option<SessionKey> {
         match self.link {
             Link::Attached(session) => Some(session),
-            Link::Lost { .. } => None,
+            Link::Lost { .. } | Link::Remote { .. } => None,
         }
+    }
+
+    /// It is on another shard.
+    pub(crate) const fn is_remote(&self) -> bool {
+        matches!(self.link, Link::Remote { .. })
     }
 
     /// A new state to be told: raises the version and keeps the view.
     pub(crate) fn renew_view(&mut self, tracks: &BTreeMap<TrackKey, Track>) {
+        if self.is_remote() {
+            // Its shard says what it is; only that it is gone is said here.
+            if let ParticipantPhase::Left(_) = self.phase {
+                self.view = Arc::new(ParticipantView {
+                    phase: self.phase,
+                    version: self.view.version.saturating_add(1),
+                    tracks: Vec::new(),
+                    data_tracks: Vec::new(),
+                    ..(*self.view).clone()
+                });
+            }
+            return;
+        }
         self.version = self.version.saturating_add(1);
         self.view = Arc::new(self.build_view(tracks, Track::view));
     }
 
     /// As the participant itself sees it.
     pub(crate) fn own_view(&self, tracks: &BTreeMap<TrackKey, Track>) -> Arc<ParticipantView> {
+        if self.is_remote() {
+            return Arc::clone(&self.view);
+        }
         Arc::new(self.build_view(tracks, Track::view_of_publisher))
     }
 
@@ -248,6 +344,16 @@ impl Participant {
             self.next_ssrc = 1;
         }
         self.next_ssrc
+    }
+
+    /// Subscribes to a publisher's tracks without being asked.
+    pub(crate) fn follows(&self, publisher: &Identity) -> bool {
+        self.auto_subscribe && (self.followed.is_empty() || self.followed.contains(publisher))
+    }
+
+    /// Some transport of it is up.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.transports().any(|(_, transport)| transport.state == TransportState::Connected)
     }
 
     /// What it wants of a track.

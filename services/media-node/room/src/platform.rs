@@ -48,6 +48,9 @@ impl Room {
         let participant =
             participant.ok_or_else(|| ControlError::ParticipantNotFound(identity.clone()))?;
         let (key, before) = (participant.key, participant.own_view(&self.tracks));
+        if participant.is_remote() {
+            return self.forward_control(core, &before, action).map(ControlOutcome::Gone);
+        }
         match action {
             ControlAction::Remove { reason } => {
                 self.remove(core, key, Farewell::closed(reason));
@@ -226,7 +229,7 @@ impl Room {
 }
 
 /// Attributes with changes; an empty value deletes.
-fn merged(
+pub(crate) fn merged(
     known: &BTreeMap<String, String>,
     changes: BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {

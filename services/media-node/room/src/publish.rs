@@ -238,6 +238,7 @@ impl Room {
         if is_first && known.declared.muted {
             core.order(MediaCommand::SetMuted { track, muted: true });
         }
+        self.offer_to_shards(core, track);
     }
 
     /// Ends a track, announced or published. Its publisher is not told.
@@ -249,7 +250,7 @@ impl Room {
         self.by_track_uid.remove(&track.uid);
         core.directory.tracks.remove(&key);
         if track.published.is_some() {
-            core.order(MediaCommand::Unpublish { track: key });
+            self.withdraw_media(core, &track);
         }
         for participant in self.participants.values_mut() {
             participant.wishes.remove(&track.uid);

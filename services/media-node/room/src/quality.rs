@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::Core;
 use crate::directory::ParticipantKey;
-use crate::media::QualitySubject;
+use crate::media::{Limitation, QualitySubject};
 use crate::participant::Participant;
 use crate::room::Room;
 use crate::session::{ConnectionQuality, Event, QualityGrade};
@@ -35,17 +35,15 @@ pub(crate) struct QualityState {
 }
 
 impl Room {
-    /// The forwarding core measured something.
+    /// The forwarding core measured something, which got this score.
     pub(crate) fn measured(
         &mut self,
         core: &mut Core,
         key: ParticipantKey,
         subject: QualitySubject,
-        loss_ratio: f32,
-        rtt: Option<Duration>,
-        jitter: Duration,
+        score: f32,
     ) {
-        let measure = Some(Measure { at: core.now, score: score(loss_ratio, rtt, jitter) });
+        let measure = Some(Measure { at: core.now, score });
         match subject {
             QualitySubject::Track(track) => {
                 if let Some(track) = self.tracks.get_mut(&track) {
@@ -160,11 +158,14 @@ impl Room {
 
 /// The score of a connection without loss or delay.
 const SCORE_BEST: f32 = 4.41;
+/// The best score with layers left out, and with tracks left out, for lack of bandwidth.
+const SCORE_REDUCED: f32 = 4.0;
+const SCORE_PAUSED: f32 = 3.0;
 
 /// Mean opinion score by the E-model (ITU-T G.107), simplified: delay from the
 /// round trip and a buffer of twice the jitter; loss as for codecs with repair
 /// and concealment (2.5 points for each of the first ten per cent).
-fn score(loss_ratio: f32, rtt: Option<Duration>, jitter: Duration) -> f32 {
+pub(crate) fn score(loss_ratio: f32, rtt: Option<Duration>, jitter: Duration) -> f32 {
     let loss_percent =
         if loss_ratio.is_finite() { loss_ratio.clamp(0.0, 1.0) * 100.0 } else { 0.0 };
     let one_way = rtt.unwrap_or_default().as_secs_f32() * 500.0;
@@ -174,6 +175,16 @@ fn score(loss_ratio: f32, rtt: Option<Duration>, jitter: Duration) -> f32 {
     let rating = (93.2 - delay_impairment - loss_impairment).clamp(0.0, 93.2);
     let score = 1.0 + 0.035 * rating + 7e-6 * rating * (rating - 60.0) * (100.0 - rating);
     score.clamp(1.0, 5.0)
+}
+
+/// A score as it is for who gets less than it wants: fair at best with smaller pictures,
+/// and disturbed with some missing.
+pub(crate) fn limited(score: f32, limitation: Limitation) -> f32 {
+    match limitation {
+        Limitation::None => score,
+        Limitation::Reduced => score.min(SCORE_REDUCED),
+        Limitation::Paused => score.min(SCORE_PAUSED),
+    }
 }
 
 fn grade(score: f32) -> QualityGrade {
@@ -200,5 +211,14 @@ mod tests {
         assert!(grade(score(0.0, slow, none)) < QualityGrade::Excellent);
         assert_eq!(grade(score(f32::NAN, None, none)), QualityGrade::Excellent);
         assert!((score(0.0, None, none) - SCORE_BEST).abs() < 0.01);
+    }
+
+    #[test]
+    fn what_bandwidth_takes_away_lowers_the_grade() {
+        let graded = |limitation| grade(limited(SCORE_BEST, limitation));
+        assert_eq!(graded(Limitation::None), QualityGrade::Excellent);
+        assert_eq!(graded(Limitation::Reduced), QualityGrade::Good);
+        assert_eq!(graded(Limitation::Paused), QualityGrade::Poor);
+        assert_eq!(limited(2.0, Limitation::Reduced), 2.0);
     }
 }

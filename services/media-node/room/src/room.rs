@@ -18,6 +18,7 @@ use crate::core::Core;
 use crate::data::ReplayCache;
 use crate::directory::{ParticipantKey, Place, RoomKey};
 use crate::participant::Participant;
+use crate::remote::Span;
 use crate::session::{CloseReason, Event};
 use crate::timers::Timer;
 use crate::track::Track;
@@ -45,6 +46,8 @@ pub(crate) struct Room {
     pub(crate) speech_changed: BTreeSet<ParticipantKey>,
     pub(crate) speakers_at: Option<Instant>,
     pub(crate) quality_at: Option<Instant>,
+    /// What it knows of other shards.
+    pub(crate) span: Span,
     protocol_memory: BTreeMap<Identity, CandidateProtocol>,
     changes: Changes,
     /// Since when nobody is here. None while somebody is.
@@ -80,6 +83,7 @@ impl Room {
             speech_changed: BTreeSet::new(),
             speakers_at: None,
             quality_at: None,
+            span: Span::default(),
             protocol_memory: BTreeMap::new(),
             changes: Changes::default(),
             empty_since: Some(now),
@@ -131,7 +135,16 @@ impl Room {
     }
 
     fn counts(&self) -> (u32, u32) {
-        let counted = self.participants.values().filter(|one| one.is_counted());
+        self.counts_where(|_| true)
+    }
+
+    /// Of this shard only.
+    fn own_counts(&self) -> (u32, u32) {
+        self.counts_where(|one| !one.is_remote())
+    }
+
+    fn counts_where(&self, is_meant: impl Fn(&Participant) -> bool) -> (u32, u32) {
+        let counted = self.participants.values().filter(|one| one.is_counted() && is_meant(one));
         let (mut participants, mut publishers) = (0, 0);
         for participant in counted {
             participants += 1;
@@ -141,7 +154,7 @@ impl Room {
     }
 
     pub(crate) fn report(&self, now: Instant) -> RoomReport {
-        let (participant_count, publisher_count) = self.counts();
+        let (participant_count, publisher_count) = self.own_counts();
         RoomReport {
             id: self.id.clone(),
             uid: self.properties.uid.clone(),

@@ -12,6 +12,7 @@ use crate::control::{ControlCommand, ControlError, DataMessage, RoomAssignment};
 use crate::core::Core;
 use crate::directory::{Place, RoomKey};
 use crate::media::{MediaCommand, MediaEvent, QualitySubject};
+use crate::remote::{RelayCommand, RemoteEvent};
 use crate::room::Room;
 use crate::session::{CloseReason, Closed, Command, Event, JoinRequest, SessionKey};
 use crate::timers::Timer;
@@ -57,6 +58,8 @@ pub enum Output {
     },
     /// Do something with a transport or a track.
     Media(MediaCommand),
+    /// Do something with the links to other shards. Only for rooms that several carry.
+    Relay(RelayCommand),
 }
 
 /// Why a room is not taken.
@@ -113,6 +116,26 @@ impl Rooms {
             self.drop_room(&id, key, CloseReason::RoomDeleted);
         }
         self.create_room(assignment)
+    }
+
+    /// Several shards carry a room from now on, of whose counted participants this one
+    /// has at most `seats`; or this shard alone does. A room that is not here is left.
+    pub fn set_span(&mut self, now: Instant, id: &RoomId, is_wide: bool, seats: Option<u32>) {
+        self.core.now = now;
+        let key = self.by_id.get(id);
+        if let Some(room) = key.and_then(|key| self.rooms.get_mut(key)) {
+            room.set_wide(&mut self.core, is_wide, seats);
+        }
+    }
+
+    /// Takes what another shard tells of a room.
+    pub fn handle_remote(&mut self, now: Instant, id: &RoomId, event: RemoteEvent) {
+        self.core.now = now;
+        let key = self.by_id.get(id);
+        if let Some(room) = key.and_then(|key| self.rooms.get_mut(key)) {
+            room.handle_remote(&mut self.core, event);
+            room.settle(&mut self.core);
+        }
     }
 
     /// Ends a room, unless a higher epoch is known.
@@ -343,6 +366,9 @@ impl Rooms {
         self.by_id.remove(id);
         if let Some(mut room) = self.rooms.remove(&key) {
             room.close(&mut self.core, reason);
+            if room.span.is_wide {
+                self.core.relay(RelayCommand::Close { room: id.clone() });
+            }
         }
     }
 
@@ -366,6 +392,7 @@ impl Rooms {
             | MediaEvent::ChannelOpen { transport, .. }
             | MediaEvent::ChannelClosed { transport, .. }
             | MediaEvent::ChannelMessage { transport, .. }
+            | MediaEvent::Paused { transport, .. }
             | MediaEvent::Quality { subject: QualitySubject::Transport(transport), .. } => {
                 directory.transports.get(transport).map(|(place, _)| *place)
             }

@@ -47,6 +47,10 @@ impl Room {
             return;
         }
         participant.negotiate_at = None;
+        if participant.fixed_sections {
+            self.fill_slots(core, key);
+            return;
+        }
         if participant.session().is_none() {
             return;
         }
@@ -106,7 +110,8 @@ impl Room {
         let publisher = self.participants.get_mut(&key).and_then(|one| one.publisher.as_mut());
         for section in publisher.into_iter().flat_map(|it| it.sections.values_mut()) {
             if section.outgoing == Outgoing::Sending(track) {
-                section.outgoing = Outgoing::Leaving;
+                section.outgoing =
+                    if section.slot.is_some() { Outgoing::Free } else { Outgoing::Leaving };
             }
         }
     }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use headwater_model::media::{Codec, MediaKind, TrackSource};
 use headwater_model::{Bitrate, Epoch, Identity, ParticipantUid, Permission, RoomId, TrackUid};
-use headwater_sdp::CandidateProtocol;
+use headwater_sdp::{Candidate, CandidateProtocol, IceCredentials};
 
+pub use crate::closing::{CloseAction, CloseReason, Closed};
 use crate::view::{
     DataTrackOrigin, DataTrackView, LayerQuality, ParticipantView, RoomProperties, RoomView,
     TrackCodec, TrackView, VideoLayer,
@@ -54,6 +55,14 @@ pub struct JoinRequest {
     pub publish_codecs: Vec<Codec>,
     /// The time, in milliseconds since the Unix epoch, for others to see.
     pub join_millis: u64,
+    /// Single mode: the client is never asked to offer again. Sections it
+    /// receives in are filled with one track after another, each section under
+    /// one SSRC.
+    pub fixed_sections: bool,
+    /// Keep it as long as its transport is up, with or without a gateway.
+    pub outlives_signalling: bool,
+    /// Whose tracks `auto_subscribe` is for. Empty means everybody's.
+    pub followed: Vec<Identity>,
 }
 
 /// How many transports a client uses.
@@ -136,6 +145,8 @@ pub enum Command {
     },
     /// Test scenario asked for by a client's developer.
     Simulate(Scenario),
+    /// New ICE credentials of the client, apart from an offer.
+    RestartIce(IceCredentials),
 }
 
 /// The client will publish a track.
@@ -332,6 +343,15 @@ pub enum Event {
     SpeakersChanged(Vec<Speaker>),
     /// How well connections do changed.
     QualityChanged(Vec<ConnectionQuality>),
+    /// A subscribed track is sent no more for lack of bandwidth, or again.
+    StreamPaused {
+        /// The publisher.
+        publisher: ParticipantUid,
+        /// The track.
+        track: TrackUid,
+        /// New state.
+        paused: bool,
+    },
     /// Which encodings of the client's track are watched.
     LayerDemand {
         /// The track.
@@ -387,6 +407,13 @@ pub enum Event {
     DataTrackUnpublished(DataTrackView),
     /// The numbers by which subscribed data tracks arrive; replaces the former.
     DataTrackHandles(BTreeMap<u16, DataTrackOrigin>),
+    /// Answer to `RestartIce`: the node's side.
+    IceRestarted {
+        /// Unchanged if the client's credentials were not new.
+        credentials: IceCredentials,
+        /// All of them, best first.
+        candidates: Vec<Candidate>,
+    },
     /// Last event: the session is over.
     Closed(Closed),
 }
@@ -406,6 +433,9 @@ pub struct Joined {
     pub last_data_sequence: u32,
     /// Resumed: participants who left while nobody listened.
     pub departed: Vec<Arc<ParticipantView>>,
+    /// Resumed: the node's user fragment on the transport the client offers
+    /// on. Empty if there is none.
+    pub ice_ufrag: String,
 }
 
 /// A request was refused or done.
@@ -497,85 +527,4 @@ pub enum SubscriptionFailure {
     TrackNotFound,
     /// The client knows none of its codecs.
     CodecUnsupported,
-}
-
-/// The session is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closed {
-    /// Why.
-    pub reason: CloseReason,
-    /// What the client should do.
-    pub action: CloseAction,
-    /// For people.
-    pub message: String,
-}
-
-/// Why a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CloseReason {
-    /// Not told.
-    #[default]
-    Unspecified,
-    /// The client wanted it.
-    ClientLeft,
-    /// The same identity joined again.
-    DuplicateIdentity,
-    /// The node stops.
-    ServerShutdown,
-    /// The platform removed the participant.
-    Removed,
-    /// The platform deleted the room.
-    RoomDeleted,
-    /// What the client resumes is not here.
-    StateMismatch,
-    /// No transport came up in time.
-    JoinTimeout,
-    /// The transport failed and nobody resumed.
-    ConnectionLost,
-    /// No gateway came back for the session.
-    SignalLost,
-    /// The room lives elsewhere now.
-    PlanStale,
-    /// The room has all the participants it may have.
-    RoomFull,
-    /// The client sent what cannot be understood.
-    ProtocolError,
-    /// The session is moved to another node.
-    Migration,
-    /// The room closed because it stood empty.
-    RoomClosed,
-}
-
-impl CloseReason {
-    /// What a client should do that is closed for this reason.
-    #[must_use]
-    pub const fn action(self) -> CloseAction {
-        match self {
-            Self::Unspecified
-            | Self::ClientLeft
-            | Self::DuplicateIdentity
-            | Self::Removed
-            | Self::RoomDeleted
-            | Self::JoinTimeout
-            | Self::RoomFull
-            | Self::RoomClosed => CloseAction::Disconnect,
-            Self::SignalLost | Self::Migration => CloseAction::Resume,
-            Self::ServerShutdown
-            | Self::StateMismatch
-            | Self::ConnectionLost
-            | Self::PlanStale
-            | Self::ProtocolError => CloseAction::Reconnect,
-        }
-    }
-}
-
-/// What the client should do after its session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseAction {
-    /// Stay away.
-    Disconnect,
-    /// Connect its signalling again and resume.
-    Resume,
-    /// Join again from the beginning.
-    Reconnect,
 }

@@ -4,7 +4,8 @@
 use std::time::Instant;
 
 use headwater_model::media::{
-    Codec, MediaKind, Subscription as SubscriptionParameters, SubscriptionTarget, TrackKey,
+    Codec, MediaKind, Prominence, Subscription as SubscriptionParameters, SubscriptionTarget,
+    TrackKey,
 };
 use headwater_model::{Identity, ParticipantUid, TrackUid};
 use headwater_sdp::Negotiated;
@@ -52,7 +53,9 @@ impl Room {
             return;
         };
         let wish = participant.wishes.get(&known.uid);
-        let is_wanted = wish.and_then(|wish| wish.subscribe).unwrap_or(participant.auto_subscribe);
+        let is_wanted = wish
+            .and_then(|wish| wish.subscribe)
+            .unwrap_or_else(|| participant.follows(&publisher.identity));
         let is_visible = !publisher.permission.hidden;
         let is_allowed = allows(&publisher.allow, participant, &known.uid);
         let is_due = is_wanted && is_visible && is_allowed && participant.permission.can_subscribe;
@@ -157,7 +160,8 @@ impl Room {
             codecs: negotiated.codecs,
             extensions: negotiated.extensions,
         };
-        let target = known.target(&settings.unwrap_or_default());
+        let settings = settings.unwrap_or_default();
+        let target = known.target(&settings);
         let before = std::mem::replace(
             &mut subscription.stage,
             Stage::Live { parameters: Box::new(parameters.clone()), target },
@@ -166,12 +170,18 @@ impl Room {
             Stage::Live { parameters: known, .. } => (true, *known == parameters),
             Stage::Waiting | Stage::Offered { .. } | Stage::Refused => (false, false),
         };
-        let subscription = subscription.key;
+        let subscription_key = subscription.key;
         if !is_same {
-            core.order(MediaCommand::Subscribe { subscription, track, transport, parameters });
+            core.order(MediaCommand::Subscribe {
+                subscription: subscription_key,
+                track,
+                transport,
+                parameters,
+            });
         }
         if !was_live {
-            core.order(MediaCommand::SetTarget { subscription, target });
+            core.order(MediaCommand::SetTarget { subscription: subscription_key, target });
+            subscription.set_prominence(core, &settings);
             self.first_subscriber(core, track);
             self.greet_subscriber(core, key, track);
             self.demand_changed(core, track);
@@ -179,7 +189,7 @@ impl Room {
     }
 
     /// The publisher learns of its first subscriber.
-    fn first_subscriber(&mut self, core: &mut Core, track: TrackKey) {
+    pub(crate) fn first_subscriber(&mut self, core: &mut Core, track: TrackKey) {
         let Some(track) = self.tracks.get_mut(&track) else {
             return;
         };
@@ -409,7 +419,8 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&key) else {
             return;
         };
-        let wanted = known.target(&participant.settings(&known.uid));
+        let settings = participant.settings(&known.uid);
+        let wanted = known.target(&settings);
         let Some(subscription) = participant.subscriptions.get_mut(&track) else {
             return;
         };
@@ -421,6 +432,7 @@ impl Room {
                     MediaCommand::SetTarget { subscription: subscription_key, target: wanted };
                 core.order(command);
             }
+            subscription.set_prominence(core, &settings);
             self.demand_changed(core, track);
         }
     }
@@ -446,6 +458,7 @@ impl Room {
         for track in participant.tracks.clone() {
             self.reconcile_track(core, track);
         }
+        self.tell_shards(core, key);
     }
 
     /// A track arrives in another codec than was declared: who cannot take it
@@ -502,6 +515,7 @@ fn new_subscription(
         kind,
         ssrc: participant.take_ssrc(),
         rtx_ssrc: (kind == MediaKind::Video).then(|| participant.take_ssrc()),
+        prominence: Prominence::default(),
         stage: Stage::Waiting,
     }
 }

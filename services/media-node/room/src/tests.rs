@@ -3,10 +3,12 @@
 mod client;
 mod data;
 mod dual;
+mod fixed;
 mod membership;
 mod platform;
 mod publishing;
 mod random;
 mod resume;
+mod shortage;
 mod subscribing;
 mod world;

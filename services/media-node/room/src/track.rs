@@ -36,6 +36,8 @@ pub(crate) struct Track {
     pub(crate) is_heard: bool,
     pub(crate) quality: Option<Measure>,
     pub(crate) demand: Demand,
+    /// Highest quality that other shards want. None if they want nothing.
+    pub(crate) wanted_elsewhere: Option<LayerQuality>,
 }
 
 /// What was negotiated for a track.
@@ -79,6 +81,7 @@ impl Track {
             is_heard: false,
             quality: None,
             demand: Demand::default(),
+            wanted_elsewhere: None,
         }
     }
 

@@ -86,21 +86,19 @@ impl Transport {
         protocols: &[CandidateProtocol],
     ) -> LocalTransport {
         self.session_version += 1;
-        let usable = |protocol| protocols.is_empty() || protocols.contains(&protocol);
         LocalTransport {
             credentials: self.credentials.clone(),
             fingerprint: core.config.fingerprint.clone(),
-            candidates: core
-                .config
-                .candidates
-                .iter()
-                .filter(|candidate| usable(candidate.protocol))
-                .copied()
-                .collect(),
+            candidates: core.candidates(protocols),
             max_message_size: u64::try_from(core.config.limits.message_bytes).unwrap_or(u64::MAX),
             session_id: self.session_id,
             session_version: self.session_version,
         }
+    }
+
+    /// The node's credentials.
+    pub(crate) const fn credentials(&self) -> &IceCredentials {
+        &self.credentials
     }
 
     /// Whether an ICE restart can still save it.
@@ -206,6 +204,17 @@ pub(crate) struct MediaSection {
     pub(crate) receives: bool,
     pub(crate) incoming: Incoming,
     pub(crate) outgoing: Outgoing,
+    /// Of a client with fixed sections, once it received in it.
+    pub(crate) slot: Option<Slot>,
+}
+
+/// What stays of a fixed section while its tracks change.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) ssrc: u32,
+    pub(crate) rtx_ssrc: Option<u32>,
+    /// None until an answer agreed to send in it.
+    pub(crate) agreed: Option<Negotiated>,
 }
 
 /// What the client sends in a section.

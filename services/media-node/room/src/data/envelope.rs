@@ -59,7 +59,7 @@ pub(super) enum Content {
 
 /// Who a packet is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Destinations<'a> {
+pub(crate) enum Destinations<'a> {
     /// Everybody but its sender.
     Everybody,
     /// These identities.

@@ -284,10 +284,22 @@ impl Room {
         let Some(track) = sender.data.published.get(&handle) else {
             return;
         };
+        let uid = track.uid.clone();
+        self.send_frame_to_shards(core, &uid, &frame);
+        self.forward_frame(core, &uid, &frame);
+    }
+
+    /// A frame of a data track of another shard.
+    pub(crate) fn take_relayed_frame(&mut self, core: &mut Core, uid: &TrackUid, frame: &[u8]) {
+        if frame.len() >= FRAME_HEADER_BYTES {
+            self.forward_frame(core, uid, frame);
+        }
+    }
+
+    fn forward_frame(&self, core: &mut Core, uid: &TrackUid, frame: &[u8]) {
         for participant in self.participants.values() {
             let received = participant.data.received.iter();
-            let Some((handle, _)) =
-                received.into_iter().find(|(_, origin)| origin.track == track.uid)
+            let Some((handle, _)) = received.into_iter().find(|(_, origin)| origin.track == *uid)
             else {
                 continue;
             };
@@ -297,7 +309,7 @@ impl Room {
             let Some(channel) = downlink.channels.data_track else {
                 continue;
             };
-            let mut copy = frame.clone();
+            let mut copy = frame.to_vec();
             copy[2..4].copy_from_slice(&handle.to_be_bytes());
             let payload: Arc<[u8]> = copy.into();
             core.order(MediaCommand::Send { transport: downlink.key, channel, payload });

@@ -142,9 +142,25 @@ impl Room {
         reliable: bool,
         packet: &Arc<[u8]>,
     ) {
+        self.send_here(core, sender, destinations, reliable, packet);
+        self.send_to_shards(core, sender, destinations, reliable, packet);
+    }
+
+    /// Sends a packet to those on this shard that it is for.
+    pub(crate) fn send_here(
+        &mut self,
+        core: &mut Core,
+        sender: Option<ParticipantKey>,
+        destinations: &Destinations<'_>,
+        reliable: bool,
+        packet: &Arc<[u8]>,
+    ) {
         let limit = core.config.limits.early_bytes;
         for (key, participant) in &mut self.participants {
-            if Some(*key) == sender || !is_meant(destinations, participant) {
+            if participant.is_remote()
+                || Some(*key) == sender
+                || !is_meant(destinations, participant)
+            {
                 continue;
             }
             let channel = participant.downlink().and_then(|downlink| {
@@ -167,6 +183,14 @@ impl Room {
         self.expire_replay(core);
         let kept = Kept { at: core.now, sender, sequence, bytes };
         self.replay.add(kept, core.config.limits.replay_bytes);
+    }
+
+    /// Keeps a packet of a participant of another shard, as its own shard does.
+    pub(crate) fn keep_relayed(&mut self, core: &Core, sender: ParticipantKey, packet: &Arc<[u8]>) {
+        let sequence = envelope::read(packet).map_or(0, |envelope| envelope.sequence);
+        if let Some(sender) = self.uid_of(sender).filter(|_| sequence > 0) {
+            self.keep(core, sender, sequence, Arc::clone(packet));
+        }
     }
 
     fn expire_replay(&mut self, core: &Core) {

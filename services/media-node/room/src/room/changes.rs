@@ -146,6 +146,7 @@ impl Room {
             core.tell(session, Event::ParticipantsChanged(vec![own]));
         }
         participant.announced |= !participant.permission.hidden;
+        self.tell_shards(core, key);
     }
 
     /// Tells everybody of others' changes. Each is told the newest state.
@@ -175,6 +176,9 @@ impl Room {
                         core.tell(session, Event::ParticipantsChanged(views));
                     }
                 }
+                // Its client hears nothing, then or later.
+                Link::Remote { .. } => {}
+                Link::Lost { .. } if participant.outlives_signalling => {}
                 Link::Lost { .. } => {
                     let left = mine.filter(|told| told.left.is_some());
                     let left: Vec<_> = left.map(|told| Arc::clone(&told.view)).collect();

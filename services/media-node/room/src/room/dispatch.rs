@@ -5,6 +5,7 @@ use headwater_model::media::TransportKey;
 use crate::core::Core;
 use crate::directory::{ParticipantKey, Place};
 use crate::media::MediaEvent;
+use crate::quality::{limited, score};
 use crate::room::Room;
 use crate::room::membership::Farewell;
 use crate::session::{Command, TransportKind};
@@ -45,6 +46,7 @@ impl Room {
             }
             Command::Leave { reason } => self.remove(core, key, Farewell::closed(reason)),
             Command::Simulate(scenario) => self.simulate(core, key, scenario),
+            Command::RestartIce(credentials) => self.restart_ice(core, key, credentials),
         }
     }
 
@@ -85,8 +87,12 @@ impl Room {
             MediaEvent::SpeakerLevel { track, level, active } => {
                 self.track_heard(core, track, level, active);
             }
-            MediaEvent::Quality { subject, loss_ratio, rtt, jitter } => {
-                self.measured(core, key, subject, loss_ratio, rtt, jitter);
+            MediaEvent::Quality { subject, loss_ratio, rtt, jitter, limitation } => {
+                let score = limited(score(loss_ratio, rtt, jitter), limitation);
+                self.measured(core, key, subject, score);
+            }
+            MediaEvent::Paused { track, paused, .. } => {
+                self.stream_paused(core, key, track, paused);
             }
         }
     }

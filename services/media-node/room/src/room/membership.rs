@@ -11,7 +11,8 @@ use crate::participant::{Link, Participant};
 use crate::room::Room;
 use crate::rooms::Output;
 use crate::session::{
-    CloseAction, CloseReason, Closed, Event, JoinRequest, Joined, SessionKey, TransportMode,
+    CloseAction, CloseReason, Closed, Event, JoinRequest, Joined, SessionKey, TransportKind,
+    TransportMode,
 };
 use crate::timers::Timer;
 use crate::view::{ParticipantPhase, ParticipantView};
@@ -58,11 +59,15 @@ impl Room {
             core.refuse(session, Event::Closed(closed));
             return;
         }
+        let mut incarnation = request.join_millis;
         if let Some(older) = self.by_identity.get(&request.identity).copied() {
+            // Clocks of nodes differ.
+            let before = self.participants.get(&older).map_or(0, |older| older.incarnation);
+            incarnation = incarnation.max(before.saturating_add(1));
             self.remove(core, older, Farewell::closed(CloseReason::DuplicateIdentity));
         }
         self.flush_changes(core);
-        self.enter(core, session, request);
+        self.enter(core, session, request, incarnation);
     }
 
     fn admit(&self, core: &Core, request: &JoinRequest) -> Result<(), (CloseReason, &'static str)> {
@@ -87,10 +92,21 @@ impl Room {
         if counts && most > 0 && self.counts().0 - freed >= most {
             return Err((CloseReason::RoomFull, "the room has all the participants it may have"));
         }
+        let own = older.is_some_and(|older| !older.is_remote());
+        let taken = self.own_counts().0 - if own { freed } else { 0 };
+        if counts && self.span.seats.is_some_and(|seats| taken >= seats) {
+            return Err((CloseReason::RoomFull, "the shard has all the participants it may have"));
+        }
         Ok(())
     }
 
-    fn enter(&mut self, core: &mut Core, session: SessionKey, mut request: JoinRequest) {
+    fn enter(
+        &mut self,
+        core: &mut Core,
+        session: SessionKey,
+        mut request: JoinRequest,
+        incarnation: u64,
+    ) {
         let key = core.new_participant();
         let uid = ParticipantUid::from_raw(core.new_uid("PA_"));
         if let Some(protocol) = self.protocol_memory.remove(&request.identity) {
@@ -98,6 +114,7 @@ impl Room {
         }
         let ssrc = core.new_ssrc();
         let mut participant = Participant::new(key, uid.clone(), request, session, ssrc);
+        participant.incarnation = incarnation;
         participant.renew_view(&self.tracks);
         participant.welcomed_after = self.last_departure();
         let mode = participant.mode;
@@ -115,6 +132,7 @@ impl Room {
         if !hidden {
             self.announce(core, key);
         }
+        self.tell_shards(core, key);
         self.tell_speech_and_quality(core, key);
         if mode == TransportMode::Dual {
             self.open_subscriber_transport(core, key);
@@ -141,6 +159,10 @@ impl Room {
             resumed: one.data.resumed,
             last_data_sequence: one.data.last_sequence,
             departed,
+            ice_ufrag: one
+                .transport(TransportKind::Publisher)
+                .map(|transport| transport.credentials().ufrag.clone())
+                .unwrap_or_default(),
         }
     }
 
@@ -219,7 +241,10 @@ impl Room {
         let Some(mut participant) = self.participants.remove(&key) else {
             return;
         };
-        core.population -= 1;
+        if !participant.is_remote() {
+            core.population -= 1;
+        }
+        self.untell_shards(core, &participant);
         for (_, transport) in participant.transports() {
             core.directory.transports.remove(&transport.key);
             core.order(MediaCommand::CloseTransport { transport: transport.key });
@@ -244,7 +269,7 @@ impl Room {
             };
             core.tell_last(session, last);
         }
-        if self.participants.is_empty() {
+        if !participant.is_remote() && self.participants.values().all(Participant::is_remote) {
             self.empty_since = Some(core.now);
         }
     }
@@ -263,6 +288,10 @@ impl Room {
         let Link::Lost { since } = participant.link else {
             return;
         };
+        if participant.outlives_signalling && participant.is_connected() {
+            // Its transport decides: one that fails and stays so ends it.
+            return;
+        }
         if since + core.config.timers.resume <= core.now {
             self.remove(core, key, Farewell::closed(CloseReason::SignalLost));
         }

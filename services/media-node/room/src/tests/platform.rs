@@ -274,6 +274,7 @@ fn quality_is_told_when_the_grade_changes() {
             loss_ratio,
             rtt: None,
             jitter: Duration::ZERO,
+            limitation: Limitation::None,
         });
         world.pass(Duration::from_secs(1));
     };

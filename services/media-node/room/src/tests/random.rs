@@ -294,6 +294,7 @@ impl Story {
                 loss_ratio: f32::from(step.who) / 255.0,
                 rtt: None,
                 jitter: Duration::ZERO,
+                limitation: Limitation::None,
             },
         };
         self.world.media_event(event);

@@ -19,6 +19,8 @@ pub(super) struct World {
     pub(super) tracks: BTreeMap<TrackKey, TransportKey>,
     pub(super) subscriptions: BTreeMap<SubscriptionKey, Forwarded>,
     last_session: u64,
+    /// Commands for links to other shards.
+    pub(super) relayed: Vec<RelayCommand>,
 }
 
 /// What a session was told.
@@ -75,6 +77,9 @@ pub(super) fn join_request(identity: &str, mode: TransportMode) -> JoinRequest {
         properties: None,
         publish_codecs: Vec::new(),
         join_millis: 1000,
+        fixed_sections: false,
+        outlives_signalling: false,
+        followed: Vec::new(),
     }
 }
 
@@ -113,6 +118,7 @@ impl World {
             tracks: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             last_session: 0,
+            relayed: Vec::new(),
         }
     }
 
@@ -188,6 +194,7 @@ impl World {
                     told.was_abandoned = true;
                 }
                 Output::Media(command) => self.note_command(command),
+                Output::Relay(command) => self.relayed.push(command),
             }
         }
     }
@@ -260,6 +267,9 @@ impl World {
             MediaCommand::SetTarget { subscription, target } => {
                 self.subscriptions.get_mut(subscription).unwrap().target = *target;
             }
+            MediaCommand::SetProminence { subscription, .. } => {
+                assert!(self.subscriptions.contains_key(subscription));
+            }
             MediaCommand::SetRemote { transport, .. }
             | MediaCommand::RestartIce { transport, .. }
             | MediaCommand::OpenChannel { transport, .. }
@@ -302,7 +312,11 @@ impl Told {
                 continue;
             };
             let (stream, track) = msid.split_once(' ').unwrap();
-            let (participant, of_stream) = stream.split_once('|').unwrap();
+            let Some((participant, of_stream)) = stream.split_once('|') else {
+                // A fixed section names the viewer, not whom it shows.
+                assert!(stream.starts_with("PA_"));
+                continue;
+            };
             assert_eq!(of_stream, track);
             let known = (ParticipantUid::from_raw(participant), TrackUid::from_raw(track));
             assert!(self.known_tracks.contains(&known), "{msid} was not announced before");
