@@ -82,6 +82,7 @@ pub async fn serve(
 }
 
 async fn show_metrics(State(metrics): State<Metrics>) -> Response {
+    metrics.set_tasks(tokio::runtime::Handle::current().metrics().num_alive_tasks());
     match metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {

@@ -40,6 +40,7 @@ pub struct Metrics {
 
 struct Groups {
     registrar: Registrar,
+    tasks: IntGauge,
     shared: OnceLock<Arc<SharedMetrics>>,
     control_plane: OnceLock<Arc<ControlPlaneMetrics>>,
     gateway: OnceLock<Arc<GatewayMetrics>>,
@@ -65,15 +66,23 @@ impl Metrics {
         let registrar = Registrar::new(Registry::new());
         registrar.process();
         registrar.build_info(env!("CARGO_PKG_VERSION"));
+        let tasks = registrar.gauge("tasks", "Tasks of the async runtime that have not ended.");
         Self {
             groups: Arc::new(Groups {
                 registrar,
+                tasks,
                 shared: OnceLock::new(),
                 control_plane: OnceLock::new(),
                 gateway: OnceLock::new(),
                 node: OnceLock::new(),
             }),
         }
+    }
+
+    /// Tells how many tasks the process runs, before a scrape. A number that only rises is a
+    /// leak that neither memory nor descriptors show for long.
+    pub fn set_tasks(&self, tasks: usize) {
+        self.groups.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
     }
 
     /// What several roles count: joins by phase, refused credentials, the registry.

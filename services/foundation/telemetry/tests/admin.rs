@@ -39,6 +39,8 @@ async fn probes_and_metrics_are_answered() {
     assert_eq!(status, 200);
     assert!(text.contains("headwater_rooms 7") && text.contains("process_open_fds"));
     assert!(text.contains("text/plain; version=0.0.4"));
+    let tasks = text.lines().find_map(|line| line.strip_prefix("headwater_tasks "));
+    assert!(tasks.unwrap().parse::<u32>().unwrap() > 0, "the admin server itself is a task");
 
     assert_eq!(get(address, "/healthz").await.0, 200);
     let (status, text) = get(address, "/readyz").await;

@@ -166,6 +166,15 @@ impl SendBatch {
         self.messages.push(Message { destination, segment: len, start, end, segments: 1 });
     }
 
+    /// Length of the datagrams of the train that is being collected for a peer, if the
+    /// next datagram can join it: one of this length leaves it open, a shorter one is its
+    /// last.
+    #[must_use]
+    pub fn open_train(&self, destination: SocketAddr) -> Option<usize> {
+        let last = self.messages.last()?;
+        (self.trains && last.takes(destination, last.segment)).then_some(last.segment)
+    }
+
     /// Copies a datagram into the batch: [`SendBatch::begin`] and
     /// [`SendBatch::commit`] in one, for what is not on the packet path.
     ///

@@ -18,12 +18,14 @@ pub struct UdpOptions {
     pub recv_buffer_bytes: usize,
     /// Kernel buffer for what was not sent yet, in bytes; as above with `wmem_max`.
     pub send_buffer_bytes: usize,
+    /// Let the kernel join datagrams of one sender on receipt (`UDP_GRO`), if it can.
+    pub receive_offload: bool,
 }
 
 impl Default for UdpOptions {
     /// 8 MiB each: 50 ms at 1.3 Gbit/s.
     fn default() -> Self {
-        Self { recv_buffer_bytes: 8 << 20, send_buffer_bytes: 8 << 20 }
+        Self { recv_buffer_bytes: 8 << 20, send_buffer_bytes: 8 << 20, receive_offload: true }
     }
 }
 
@@ -55,8 +57,8 @@ impl UdpSocket {
         }
         set_buffers(&socket, options);
         set_path_options(&socket, family);
-        let receive_offload =
-            sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+        let receive_offload = options.receive_offload
+            && sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         // A segment size of 0 means none; a kernel that knows the option takes it.
         let segmentation_offload =
             sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();

@@ -1,6 +1,7 @@
 //! The media node's configuration: one typed struct, unknown keys refused.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,10 +39,43 @@ pub struct Config {
     pub shards: u16,
     /// Bind each forwarding thread to a core.
     pub pin_threads: bool,
+    /// Relay links to other nodes, by which a room is carried by several. Absent means
+    /// that rooms stay within this node.
+    pub relay: Option<RelayConfig>,
     /// Participants the node accepts at most. 0 means no limit of its own.
     pub participant_capacity: u32,
     /// Seconds between stopping to accept and ending the sessions that are left.
     pub shutdown_grace_seconds: u64,
+    /// How long the process, asked to stop, lets the control plane move its
+    /// participants to other nodes, in seconds. It stops sooner when they are
+    /// gone, when nobody moves for three seconds, or when no control plane is
+    /// there. 0 means that it does not wait.
+    pub drain_timeout_seconds: u64,
+}
+
+/// How a node takes relay links from other nodes and opens them: QUIC with mutual TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayConfig {
+    /// UDP address to take links at.
+    pub listen: SocketAddr,
+    /// Where other nodes reach that. Absent means the port that was bound, at the first
+    /// address that clients are told.
+    #[serde(default)]
+    pub advertise: Option<SocketAddr>,
+    /// File with the certificates that sign those of nodes, in PEM.
+    pub roots_file: PathBuf,
+    /// File with this node's certificate and those between it and a root, in PEM.
+    pub certificate_file: PathBuf,
+    /// File with its key, in PEM.
+    pub key_file: PathBuf,
+    /// Name that every node's certificate has among its subject names.
+    #[serde(default = "relay_server_name")]
+    pub server_name: String,
+}
+
+fn relay_server_name() -> String {
+    "headwater-media-node".to_owned()
 }
 
 impl Default for Config {
@@ -60,8 +94,10 @@ impl Default for Config {
             advertise_loopback: false,
             shards: 1,
             pin_threads: false,
+            relay: None,
             participant_capacity: 0,
             shutdown_grace_seconds: 5,
+            drain_timeout_seconds: 20,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures::Stream;
-use headwater_model::RoomId;
+use headwater_model::{Epoch, RoomId, ShardIndex};
 use headwater_proto::node::v1::control_request::Request as Order;
 use headwater_proto::node::v1::node_service_server::NodeService;
 use headwater_proto::node::v1::{
@@ -14,12 +14,13 @@ use headwater_proto::node::v1::{
     ListParticipantsRequest, ListParticipantsResponse, SendDataRequest, SendDataResponse,
 };
 use headwater_proto::v1::NodeLoad;
-use headwater_room::ControlError;
+use headwater_room::{ControlCommand, ControlError, ParticipantView, RoomAssignment};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
+use crate::departure::Departure;
 use crate::shard::{ShardCommand, ShardHandle, ShardSnapshot, ShardStopped};
 use crate::wire;
 
@@ -37,15 +38,16 @@ pub struct Control {
 struct Inner {
     shards: Arc<[ShardHandle]>,
     boot_id: String,
-    /// Which shard carries a room. One entry per assigned room; released rooms
-    /// leave.
-    shard_of_room: Mutex<BTreeMap<RoomId, usize>>,
+    departure: Arc<Departure>,
+    /// Which shards carry a room, and since which epoch. One entry per assigned
+    /// room; released rooms leave.
+    shards_of_room: Mutex<BTreeMap<RoomId, BTreeMap<ShardIndex, Epoch>>>,
 }
 
 impl Control {
     /// Over these shards, by index.
-    pub fn new(shards: Arc<[ShardHandle]>, boot_id: String) -> Self {
-        let inner = Inner { shards, boot_id, shard_of_room: Mutex::default() };
+    pub fn new(shards: Arc<[ShardHandle]>, boot_id: String, departure: Arc<Departure>) -> Self {
+        let inner = Inner { shards, boot_id, departure, shards_of_room: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 }
@@ -54,38 +56,107 @@ impl Inner {
     async fn obey(&self, order: Order) -> Result<(), Status> {
         match order {
             Order::AssignRoom(assign) => {
-                let index = usize::try_from(assign.shard).unwrap_or(usize::MAX);
-                let shard = self.shards.get(index).ok_or_else(|| {
-                    Status::failed_precondition(format!("this node has no shard {}", assign.shard))
+                let wire::Assignment { shard: index, room, part } = wire::assignment(assign)?;
+                let shard = self.shards.get(usize::from(index.0)).ok_or_else(|| {
+                    Status::failed_precondition(format!("this node has no shard {index}"))
                 })?;
-                let assignment = wire::assignment(assign)?;
-                self.routes().insert(assignment.id.clone(), index);
-                shard.send(ShardCommand::Assign(assignment)).await.map_err(stopped)
+                self.note_route(&room, index);
+                let (room, part) = (Box::new(room), Box::new(part));
+                shard.send(ShardCommand::Assign { room, part }).await.map_err(stopped)
             }
             Order::ReleaseRoom(release) => {
-                let (room, epoch, reason) = wire::release(release)?;
-                let shard = self.shard_of(&room)?;
-                self.routes().remove(&room);
-                shard.send(ShardCommand::Release { room, epoch, reason }).await.map_err(stopped)
+                let wire::Release { room, shard: index, epoch, reason } = wire::release(release)?;
+                self.forget_route(&room, index, epoch);
+                let told = |shard: &&ShardHandle| index.is_none_or(|it| it == shard.index);
+                for shard in self.shards.iter().filter(told) {
+                    let room = room.clone();
+                    let order = ShardCommand::Release { room, epoch, reason };
+                    shard.send(order).await.map_err(stopped)?;
+                }
+                Ok(())
             }
         }
     }
 
-    fn routes(&self) -> std::sync::MutexGuard<'_, BTreeMap<RoomId, usize>> {
-        self.shard_of_room.lock().unwrap_or_else(PoisonError::into_inner)
+    fn note_route(&self, room: &RoomAssignment, shard: ShardIndex) {
+        let mut routes = self.routes();
+        let known = routes.entry(room.id.clone()).or_default().entry(shard).or_default();
+        *known = room.epoch.max(*known);
     }
 
-    /// The shard of a room; with one shard there is no doubt, and a room that a
-    /// join brought before its assignment came is found too.
-    fn shard_of(&self, room: &RoomId) -> Result<ShardHandle, Status> {
-        let index = match self.shards.len() {
-            1 => Some(0),
-            _ => self.routes().get(room).copied(),
+    /// A shard carries a room no more, or none does. Who is behind and releases
+    /// what was assigned anew changes nothing, here as on the shards.
+    fn forget_route(&self, room: &RoomId, shard: Option<ShardIndex>, epoch: Epoch) {
+        let mut routes = self.routes();
+        let Some(shards) = routes.get_mut(room) else { return };
+        shards.retain(|index, known| shard.is_some_and(|it| it != *index) || *known > epoch);
+        if shards.is_empty() {
+            routes.remove(room);
+        }
+    }
+
+    fn routes(&self) -> std::sync::MutexGuard<'_, BTreeMap<RoomId, BTreeMap<ShardIndex, Epoch>>> {
+        self.shards_of_room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shards of a room, at least one; with one shard there is no doubt, and
+    /// a room that a join brought before its assignment came is found too.
+    fn shards_of(&self, room: &RoomId) -> Result<Vec<ShardHandle>, Status> {
+        let shards: Vec<ShardHandle> = match self.shards.len() {
+            1 => self.shards.to_vec(),
+            _ => {
+                let routes = self.routes();
+                let indices = routes.get(room).into_iter().flat_map(BTreeMap::keys);
+                let shards = indices.filter_map(|index| self.shards.get(usize::from(index.0)));
+                shards.cloned().collect()
+            }
         };
-        index
-            .and_then(|index| self.shards.get(index))
-            .cloned()
-            .ok_or_else(|| Status::not_found(format!("room {room} is not carried here")))
+        match shards.is_empty() {
+            true => Err(Status::not_found(format!("room {room} is not carried here"))),
+            false => Ok(shards),
+        }
+    }
+
+    /// Everybody on the shards of a room, each once, in order of identities.
+    async fn list(&self, room: RoomId) -> Result<Vec<Arc<ParticipantView>>, Status> {
+        let mut listed = BTreeMap::new();
+        let mut absent = None;
+        let mut carried = false;
+        for shard in self.shards_of(&room)? {
+            let room = room.clone();
+            let answer = shard.ask(|answer| ShardCommand::List { room, answer }).await;
+            match answer.map_err(stopped)? {
+                // It has let go of it, or has not been told yet.
+                Err(error @ ControlError::RoomNotFound(_)) => absent = Some(refused(&error)),
+                Err(error) => return Err(refused(&error)),
+                Ok(views) => {
+                    carried = true;
+                    for view in views {
+                        listed.entry(view.identity.clone()).or_insert(view);
+                    }
+                }
+            }
+        }
+        match absent.filter(|_| !carried) {
+            Some(status) => Err(status),
+            None => Ok(listed.into_values().collect()),
+        }
+    }
+
+    /// Has the shard do it that has the participant.
+    async fn command(&self, command: ControlCommand) -> Result<Arc<ParticipantView>, Status> {
+        let mut absent = None;
+        for shard in self.shards_of(&command.room)? {
+            let command = Box::new(command.clone());
+            let answer = shard.ask(|answer| ShardCommand::Control { command, answer }).await;
+            match answer.map_err(stopped)? {
+                Err(
+                    error @ (ControlError::ParticipantNotFound(_) | ControlError::RoomNotFound(_)),
+                ) => absent = Some(refused(&error)),
+                answer => return answer.map_err(|error| refused(&error)),
+            }
+        }
+        Err(absent.unwrap_or_else(|| Status::not_found("no shard carries the room")))
     }
 
     async fn report(&self) -> Result<ControlResponse, ShardStopped> {
@@ -95,7 +166,12 @@ impl Inner {
             rooms.extend(reports.into_iter().map(|report| wire::report(report, shard.index.0)));
         }
         let snapshots: Vec<ShardSnapshot> = self.shards.iter().map(ShardHandle::snapshot).collect();
-        Ok(ControlResponse { boot_id: self.boot_id.clone(), load: Some(load(&snapshots)), rooms })
+        Ok(ControlResponse {
+            boot_id: self.boot_id.clone(),
+            load: Some(load(&snapshots)),
+            rooms,
+            leaving: self.departure.is_asked(),
+        })
     }
 }
 
@@ -153,12 +229,7 @@ impl NodeService for Control {
         request: Request<ListParticipantsRequest>,
     ) -> Result<Response<ListParticipantsResponse>, Status> {
         let room = room_id(request.into_inner().room_id)?;
-        let shard = self.inner.shard_of(&room)?;
-        let listed = shard
-            .ask(|answer| ShardCommand::List { room, answer })
-            .await
-            .map_err(stopped)?
-            .map_err(|error| refused(&error))?;
+        let listed = self.inner.list(room).await?;
         let participants = listed.iter().map(|view| wire::participant(view)).collect();
         Ok(Response::new(ListParticipantsResponse { participants }))
     }
@@ -167,13 +238,7 @@ impl NodeService for Control {
         &self,
         request: Request<CommandParticipantRequest>,
     ) -> Result<Response<CommandParticipantResponse>, Status> {
-        let command = Box::new(wire::control_command(request.into_inner())?);
-        let shard = self.inner.shard_of(&command.room)?;
-        let view = shard
-            .ask(|answer| ShardCommand::Control { command, answer })
-            .await
-            .map_err(stopped)?
-            .map_err(|error| refused(&error))?;
+        let view = self.inner.command(wire::control_command(request.into_inner())?).await?;
         let participant = Some(wire::participant(&view));
         Ok(Response::new(CommandParticipantResponse { participant }))
     }
@@ -183,7 +248,9 @@ impl NodeService for Control {
         request: Request<SendDataRequest>,
     ) -> Result<Response<SendDataResponse>, Status> {
         let message = Box::new(wire::data_message(request.into_inner())?);
-        let shard = self.inner.shard_of(&message.room)?;
+        // Shards pass on what is sent into a room, so one of them is enough.
+        let shards = self.inner.shards_of(&message.room)?;
+        let Some(shard) = shards.first() else { return Err(Status::not_found("no shard")) };
         shard
             .ask(|answer| ShardCommand::SendData { message, answer })
             .await
@@ -200,6 +267,7 @@ async fn serve_agent(
     reports: mpsc::Sender<Result<ControlResponse, Status>>,
 ) {
     info!("a control-plane replica attached");
+    let _attached = inner.departure.attach();
     let mut ticks = tokio::time::interval(REPORT_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {

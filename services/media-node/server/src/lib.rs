@@ -6,8 +6,10 @@
 mod addresses;
 mod config;
 mod control;
+mod departure;
 mod metrics;
 mod registration;
+mod relay;
 mod session;
 mod shard;
 mod wire;
@@ -23,6 +25,7 @@ use headwater_proto::node::v1::session_service_server::SessionServiceServer;
 use headwater_registry::Store;
 use headwater_room::{Candidate, CandidateProtocol, CloseReason, Limits, RoomsConfig, Timers};
 use headwater_rpc::{ClusterCredential, RunningServer, Server, ServerConfig, ServerTls};
+use headwater_telemetry::metrics::NodeLifecycle;
 use headwater_telemetry::{Metrics, Readiness};
 use headwater_transport::DtlsIdentity;
 use rand::RngCore;
@@ -30,7 +33,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use config::{Config, PortsExhausted};
+pub use config::{Config, PortsExhausted, RelayConfig};
+use departure::Departure;
 use shard::{PortsConfig, ShardCommand, ShardConfig, ShardHandle};
 
 /// What a media node gets from its process.
@@ -68,8 +72,9 @@ impl Running {
     }
 }
 
-/// Starts a media node; answers when it listens. It runs until cancelled, and
-/// then tells its participants to go elsewhere.
+/// Starts a media node; answers when it listens. It runs until cancelled. Then
+/// it lets the control plane move its participants, for as long as that gets on,
+/// and tells those who are left to go elsewhere.
 ///
 /// # Errors
 /// If an address cannot be bound (the error names it) or the name is no name.
@@ -78,15 +83,19 @@ pub async fn start(
     dependencies: Dependencies,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
+    dependencies.metrics.node().set_state(NodeLifecycle::Starting);
     let node_id = NodeId::new(node_name(&config)).context("node_id")?;
     let addresses = addresses::advertised(&config);
-    let (shards, threads) = start_shards(&config, &addresses)?;
+    let relays = relay::Relays::start(&config, node_id.clone(), &addresses)?;
+    let (shards, threads) = start_shards(&config, &addresses, &relays, &dependencies.metrics)?;
     let shards: Arc<[ShardHandle]> = shards.into();
     let boot_id = format!("{:032x}", rand::random::<u128>());
 
     // Its own token: sessions are told first, then the server stops.
     let server_stop = CancellationToken::new();
-    let server = serve(&config, &dependencies, &shards, &boot_id, server_stop.clone()).await?;
+    let departure = Arc::new(Departure::default());
+    let control = control::Control::new(Arc::clone(&shards), boot_id.clone(), departure.clone());
+    let server = serve(&config, &dependencies, &shards, control, server_stop.clone()).await?;
     let rpc_url =
         addresses::rpc_url(&config, server.address(), &addresses, dependencies.tls.is_some());
     let running = Running {
@@ -97,6 +106,8 @@ pub async fn start(
     };
     info!(node = %node_id, url = rpc_url, udp = ?running.udp_addresses, advertised = ?addresses, "media node listens");
 
+    let metrics = Arc::clone(dependencies.metrics.node());
+    metrics.set_state(NodeLifecycle::Serving);
     let background = CancellationToken::new();
     tokio::spawn(metrics::publish(
         Arc::clone(&shards),
@@ -108,20 +119,26 @@ pub async fn start(
         boot_id,
         rpc_url,
         addresses,
+        relay_address: relays.address,
         start_time: SystemTime::now(),
     };
+    let unregister = CancellationToken::new();
     let registration = tokio::spawn(registration::keep(
         dependencies.store,
         config.clone(),
         description,
         Arc::clone(&shards),
         dependencies.readiness.condition("registered"),
-        shutdown.clone(),
+        unregister.clone(),
     ));
+    let drain = Duration::from_secs(config.drain_timeout_seconds);
     let grace = Duration::from_secs(config.shutdown_grace_seconds);
     let task = tokio::spawn(async move {
         shutdown.cancelled().await;
+        metrics.set_state(NodeLifecycle::Draining);
+        departure.wait_until_moved(&shards, drain).await;
         // Out of the registry first, so that nobody new is sent here.
+        unregister.cancel();
         let _ = tokio::time::timeout(grace, registration).await;
         for shard in shards.iter() {
             let _ = shard.send(ShardCommand::Stop { reason: CloseReason::ServerShutdown }).await;
@@ -132,6 +149,7 @@ pub async fn start(
             }
         })
         .await;
+        relays.close();
         server_stop.cancel();
         server.join().await;
         background.cancel();
@@ -154,7 +172,7 @@ async fn serve(
     config: &Config,
     dependencies: &Dependencies,
     shards: &Arc<[ShardHandle]>,
-    boot_id: &str,
+    control: control::Control,
     stop: CancellationToken,
 ) -> anyhow::Result<RunningServer> {
     let server_config = ServerConfig {
@@ -165,7 +183,6 @@ async fn serve(
         ..ServerConfig::default()
     };
     let sessions = session::Sessions::new(Arc::clone(shards));
-    let control = control::Control::new(Arc::clone(shards), boot_id.to_owned());
     let server = Server::new(server_config)
         .add_internal_service(SessionServiceServer::new(sessions), &dependencies.credential)
         .add_internal_service(NodeServiceServer::new(control), &dependencies.credential)
@@ -178,7 +195,12 @@ async fn serve(
 
 type Shards = (Vec<ShardHandle>, Vec<std::thread::JoinHandle<()>>);
 
-fn start_shards(config: &Config, addresses: &[std::net::IpAddr]) -> anyhow::Result<Shards> {
+fn start_shards(
+    config: &Config,
+    addresses: &[std::net::IpAddr],
+    relays: &relay::Relays,
+    metrics: &Metrics,
+) -> anyhow::Result<Shards> {
     let identity = DtlsIdentity::generate().context("the node's DTLS certificate")?;
     let cores = headwater_net::thread::available_cores().unwrap_or_default();
     let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -205,6 +227,8 @@ fn start_shards(config: &Config, addresses: &[std::net::IpAddr]) -> anyhow::Resu
             identity: Arc::clone(&identity),
             seed,
             wall_clock,
+            metrics: Arc::clone(metrics.node()),
+            relay: relays.wiring(ShardIndex(index)),
         };
         let (handle, thread) = shard::spawn(shard_config, ports).context("a shard's thread")?;
         shards.0.push(handle);

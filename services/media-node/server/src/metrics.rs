@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_telemetry::metrics::{
-    DropReason, MediaDirection, NodeMetrics, RefusedRetransmission, TransportProtocol,
+    DropReason, MediaDirection, NodeMetrics, RefusedRetransmission, TrackKind, TransportProtocol,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,8 @@ fn show(metrics: &NodeMetrics, shards: &[ShardSnapshot]) {
     let sum = |of: fn(&ShardSnapshot) -> u64| shards.iter().map(of).sum::<u64>();
     metrics.rooms.set(count(|shard| shard.rooms));
     metrics.participants.set(count(|shard| shard.participants));
+    metrics.tracks.get(TrackKind::Audio).set(count(|shard| shard.audio_tracks));
+    metrics.tracks.get(TrackKind::Video).set(count(|shard| shard.video_tracks));
     metrics.subscriptions.set(count(|shard| shard.subscriptions));
     metrics.session_streams.set(count(|shard| shard.sessions));
     let tcp = count(|shard| shard.tcp_connections);

@@ -30,6 +30,8 @@ pub struct Description {
     pub rpc_url: String,
     /// Addresses told to clients.
     pub addresses: Vec<IpAddr>,
+    /// Where other nodes open relay links to it, if they can.
+    pub relay_address: Option<std::net::SocketAddr>,
     /// When it started.
     pub start_time: SystemTime,
 }
@@ -60,6 +62,7 @@ impl Description {
             zone: config.zone.clone(),
             region: config.region.clone(),
             participant_capacity: config.participant_capacity,
+            relay_address: self.relay_address,
             build: env!("CARGO_PKG_VERSION").to_owned(),
             start_time: self.start_time,
         }

@@ -46,6 +46,10 @@ label_set! {
         NodeGone => ["node_gone"],
         /// A node of the old one drains.
         Drain => ["drain"],
+        /// The room grew or shrank.
+        Size => ["size"],
+        /// A node of the old one had too much to do.
+        Balance => ["balance"],
     }
 }
 

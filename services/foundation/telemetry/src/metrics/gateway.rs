@@ -44,6 +44,10 @@ label_set! {
         V0 => ["v0"],
         /// LiveKit's newer one, one transport.
         V1 => ["v1"],
+        /// None: media in by one offer over HTTP.
+        Whip => ["whip"],
+        /// None: media out by one offer over HTTP.
+        Whep => ["whep"],
     }
 }
 

@@ -176,8 +176,9 @@ pub struct NodeMetrics {
     pub jitter: Family<MediaDirection, Histogram>,
     /// Round-trip time to clients.
     pub rtt: Family<MediaDirection, Histogram>,
-    /// From a subscription to its first forwarded keyframe or packet.
-    pub time_to_first_frame: Family<TrackKind, Histogram>,
+    /// From a subscription to a video track to its first forwarded keyframe. Waits of
+    /// more than 10 s, for tracks that are muted, do not count.
+    pub time_to_first_frame: Histogram,
     /// Datagrams on the UDP ports.
     pub udp_datagrams: Family<MediaDirection, Total>,
     /// Datagrams the kernel dropped because we did not read them in time.
@@ -255,9 +256,9 @@ impl NodeMetrics {
                 "Round-trip time between clients and this node.",
                 &RTT_BUCKETS,
             ),
-            time_to_first_frame: to.histograms(
+            time_to_first_frame: to.histogram(
                 "time_to_first_frame_seconds",
-                "From a subscription to the first keyframe or packet forwarded.",
+                "From a subscription to a video track to its first forwarded keyframe.",
                 &RTT_BUCKETS,
             ),
             udp_datagrams: to.totals("udp_datagrams_total", "Datagrams on the media ports."),

@@ -8,7 +8,7 @@ use opentelemetry::metrics::MeterProvider as _;
 use super::*;
 
 /// Gauges that count things have no unit: what they count is their name.
-const COUNTED: [&str; 15] = [
+const COUNTED: [&str; 16] = [
     "headwater_agent_streams",
     "headwater_build_info",
     "headwater_cluster_nodes",
@@ -21,6 +21,7 @@ const COUNTED: [&str; 15] = [
     "headwater_session_streams",
     "headwater_signal_connections",
     "headwater_subscriptions",
+    "headwater_tasks",
     "headwater_tracks",
     "headwater_transports",
     "process_threads",

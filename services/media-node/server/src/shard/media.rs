@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use headwater_model::media::TransportKey;
-use headwater_room::{ChannelKey, ChannelReliability, MediaEvent, QualitySubject, Rooms};
+use headwater_room::{
+    ChannelKey, ChannelReliability, Limitation, MediaEvent, QualitySubject, Rooms,
+};
 use headwater_sfu::{Sfu, SfuEvent};
 use headwater_transport::{
     ChannelId, DtlsIdentity, Output, PacketClass, Path, Retransmission, TransportEvent, classify,
     stun_local_ufrag,
 };
 
+use super::cascade::Cascade;
+use super::observe::Observer;
 use super::transports::Transports;
 
 /// What arrived and was not taken, since the start. Plain integers.
@@ -49,6 +53,10 @@ pub struct Media {
     pub identity: Arc<DtlsIdentity>,
     /// Counters.
     pub counters: IngressCounters,
+    /// What the metrics are told as it happens.
+    pub observer: Observer,
+    /// Links to other shards.
+    pub cascade: Cascade,
     /// Paths authenticated since the last wake-up.
     pub confirmed: Vec<Path>,
 }
@@ -78,6 +86,7 @@ impl Media {
             return;
         };
         match slot.transport.unprotect_rtp(now, datagram) {
+            Ok(_) if slot.parted => {}
             Ok(len) => self.sfu.handle_rtp(now, key, &datagram[..len]),
             Err(_) => self.counters.srtp_refused += 1,
         }
@@ -89,6 +98,7 @@ impl Media {
             return;
         };
         match slot.transport.unprotect_rtcp(datagram) {
+            Ok(_) if slot.parted => {}
             Ok(len) => self.sfu.handle_rtcp(now, key, &datagram[..len]),
             Err(_) => self.counters.srtp_refused += 1,
         }
@@ -129,10 +139,14 @@ impl Media {
 
     fn handle_transport_event(&mut self, now: Instant, key: TransportKey, event: TransportEvent) {
         let transport = key;
+        if self.transports.get_mut(key).is_none_or(|slot| slot.parted) {
+            return;
+        }
         let event = match event {
             TransportEvent::PathSelected(_) => return,
             TransportEvent::Connected { elapsed, .. } => {
                 self.counters.connected += 1;
+                self.observer.connected();
                 self.counters.connect_micros +=
                     u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
                 if let Some(slot) = self.transports.get_mut(key) {
@@ -156,8 +170,11 @@ impl Media {
             TransportEvent::Message { id, data, .. } => {
                 MediaEvent::ChannelMessage { transport, channel: channel_key(id), payload: data }
             }
-            TransportEvent::Failed(_) => {
+            TransportEvent::Failed(reason) => {
+                self.observer.failed(reason);
                 self.lose(now, key);
+                // The SRTP keys of a path that went silent would still be good, but the
+                // transport is over: the client makes a new one.
                 MediaEvent::TransportFailed { transport, recoverable: false }
             }
             TransportEvent::Closed => {
@@ -186,20 +203,34 @@ impl Media {
                 SfuEvent::SpeakerLevel { track, level, active } => {
                     MediaEvent::SpeakerLevel { track, level, active }
                 }
-                SfuEvent::Quality(quality) => MediaEvent::Quality {
-                    subject: match quality.subject {
-                        headwater_sfu::QualitySubject::Published(track) => {
-                            QualitySubject::Track(track)
-                        }
-                        headwater_sfu::QualitySubject::Subscriber(transport) => {
-                            QualitySubject::Transport(transport)
-                        }
-                    },
-                    loss_ratio: quality.loss_ratio,
-                    rtt: quality.rtt,
-                    jitter: quality.jitter,
-                },
-                SfuEvent::LayerForwarded { .. } => continue,
+                SfuEvent::Quality(quality) => {
+                    self.observer.quality(&quality);
+                    MediaEvent::Quality {
+                        subject: match quality.subject {
+                            headwater_sfu::QualitySubject::Published(track) => {
+                                QualitySubject::Track(track)
+                            }
+                            headwater_sfu::QualitySubject::Subscriber(transport) => {
+                                QualitySubject::Transport(transport)
+                            }
+                        },
+                        loss_ratio: quality.loss_ratio,
+                        rtt: quality.rtt,
+                        jitter: quality.jitter,
+                        limitation: match quality.limitation {
+                            headwater_sfu::Limitation::None => Limitation::None,
+                            headwater_sfu::Limitation::Reduced => Limitation::Reduced,
+                            headwater_sfu::Limitation::Paused => Limitation::Paused,
+                        },
+                    }
+                }
+                SfuEvent::Paused { track, transport, paused, .. } => {
+                    MediaEvent::Paused { transport, track, paused }
+                }
+                SfuEvent::LayerForwarded { subscription, .. } => {
+                    self.observer.forwarded(now, subscription);
+                    continue;
+                }
             };
             self.rooms.handle_media(now, event);
         }
@@ -208,13 +239,15 @@ impl Media {
     /// Does what is due in all of them.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.transports.handle_timeout(now);
+        self.cascade.relay.handle_timeout(now, &mut self.sfu);
         self.sfu.handle_timeout(now);
         self.rooms.handle_timeout(now);
     }
 
     /// When something is due next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        [self.transports.poll_timeout(), self.sfu.poll_timeout(), self.rooms.poll_timeout()]
+        let relay = self.cascade.relay.poll_timeout();
+        [self.transports.poll_timeout(), relay, self.sfu.poll_timeout(), self.rooms.poll_timeout()]
             .into_iter()
             .flatten()
             .min()

@@ -1,10 +1,15 @@
 //! A shard: one thread with its own sockets, rooms, transports and forwarding
 //! core. This module is its outside: how the rest of the node talks to it.
 
+mod cascade;
 mod egress;
 mod media;
+mod observe;
 mod orders;
+mod padding;
 mod ports;
+#[cfg(test)]
+mod tests;
 mod transports;
 mod worker;
 
@@ -19,6 +24,9 @@ use headwater_room::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use crate::wire::Part;
+
+pub use cascade::RelayWiring;
 pub use ports::{Ports, PortsConfig};
 pub use worker::{ShardConfig, spawn};
 
@@ -31,8 +39,13 @@ pub const EVENTS_MAX: usize = 1_024;
 
 /// What the rest of the node asks of a shard.
 pub enum ShardCommand {
-    /// Carry a room.
-    Assign(RoomAssignment),
+    /// Carry a room, or take its new properties and its new part of the plan.
+    Assign {
+        /// The room.
+        room: Box<RoomAssignment>,
+        /// What this shard must know of the plan.
+        part: Box<Part>,
+    },
     /// Carry it no more.
     Release {
         /// The room.
@@ -117,6 +130,10 @@ pub struct ShardSnapshot {
     pub rooms: usize,
     /// Participants now.
     pub participants: usize,
+    /// Published audio tracks now.
+    pub audio_tracks: usize,
+    /// Published video tracks now.
+    pub video_tracks: usize,
     /// Subscriptions now.
     pub subscriptions: usize,
     /// Sessions with a gateway now.

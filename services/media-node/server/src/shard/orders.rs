@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use headwater_model::media::MediaKind;
 use headwater_room::{ChannelKey, ChannelReliability, MediaCommand};
 use headwater_transport::{
     ChannelId, IceCredentials, MessageKind, RemoteParameters, Retransmission, Transport,
@@ -45,11 +46,11 @@ impl Media {
             }
             MediaCommand::CloseTransport { transport } => {
                 self.sfu.remove_transport(transport);
-                if let Some(slot) = self.transports.get_mut(transport) {
-                    slot.transport.close(now);
-                    slot.closing = true;
+                let slot = self.transports.get_mut(transport);
+                if slot.is_some_and(|slot| slot.was_never_reached()) {
+                    self.observer.never_reached();
                 }
-                self.transports.touch(transport);
+                self.transports.part(now, transport);
             }
             MediaCommand::OpenChannel { transport, label, reliability } => {
                 let Some(slot) = self.transports.get_mut(transport) else { return };
@@ -81,20 +82,35 @@ impl Media {
             MediaCommand::Unpublish { track } => self.sfu.unpublish(track),
             MediaCommand::SetMuted { track, muted } => self.sfu.set_muted(now, track, muted),
             MediaCommand::Subscribe { subscription, track, transport, parameters } => {
+                self.cascade.subscribed = true;
+                let kind = parameters.codecs.first().map(|mapping| mapping.codec.kind());
+                if kind == Some(MediaKind::Video) {
+                    self.observer.subscribed(now, subscription);
+                }
                 if let Err(error) =
                     self.sfu.subscribe(now, subscription, track, transport, parameters)
                 {
                     warn!(%error, "subscription refused");
                 }
             }
-            MediaCommand::Unsubscribe { subscription } => self.sfu.unsubscribe(subscription),
+            MediaCommand::Unsubscribe { subscription } => {
+                self.observer.unsubscribed(subscription);
+                self.sfu.unsubscribe(subscription);
+            }
             MediaCommand::SetTarget { subscription, target } => {
+                self.cascade.subscribed = true;
                 if let Err(error) = self.sfu.set_target(now, subscription, target) {
                     debug!(%error, "target refused");
                 }
             }
-            // Subscribers' bandwidth is not estimated yet, so there is no estimate to clamp.
-            MediaCommand::LimitDownlink { .. } => {}
+            MediaCommand::SetProminence { subscription, prominence } => {
+                if let Err(error) = self.sfu.set_prominence(subscription, prominence) {
+                    debug!(%error, "prominence refused");
+                }
+            }
+            MediaCommand::LimitDownlink { transport, limit } => {
+                self.sfu.limit_downlink(transport, limit);
+            }
         }
     }
 }

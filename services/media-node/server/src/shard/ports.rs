@@ -173,6 +173,15 @@ impl Ports {
         }
     }
 
+    /// Packet path: length of the datagrams of the train that the next datagram to this
+    /// path can join. `None` if it would begin a new one, and over TCP.
+    pub fn open_train(&self, path: Path) -> Option<usize> {
+        match path.protocol {
+            Protocol::Udp => self.batch.open_train(path.remote),
+            Protocol::Tcp => None,
+        }
+    }
+
     /// Sends all that was queued.
     pub fn flush(&mut self, mut take: impl FnMut(Path, &mut [u8])) {
         self.batch.flush(&self.socket);

@@ -2,8 +2,8 @@
 //! else), and woken when their time comes.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::time::Instant;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::{Duration, Instant};
 
 use headwater_model::media::TransportKey;
 use headwater_transport::{Path, Transport};
@@ -13,18 +13,31 @@ use rustc_hash::FxHashMap;
 /// eight; twice that leaves room for those that are about to be forgotten.
 const PATHS_MAX: usize = 16;
 
+/// How long a connected transport stays after its participant ended. Its goodbye
+/// must not come before the gateway's word: an SDK that loses its data channel
+/// while it sends waits 15 s for it before it listens to anything else.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// One transport and where it can be found.
 pub struct Slot {
     /// The transport.
     pub transport: Transport,
     /// Media may flow.
     pub connected: bool,
-    /// It says goodbye and is then forgotten.
-    pub closing: bool,
+    /// Nobody is behind it any more: what it brings counts for nothing.
+    pub parted: bool,
+    closing: bool,
     paths: Vec<Path>,
     ufrags: Vec<String>,
     wakes_at: Option<Instant>,
     touched: bool,
+}
+
+impl Slot {
+    /// No authentic STUN message ever came.
+    pub fn was_never_reached(&self) -> bool {
+        self.paths.is_empty()
+    }
 }
 
 /// All transports of a shard.
@@ -36,6 +49,9 @@ pub struct Transports {
     /// Deadlines; an entry that no longer is its transport's deadline is skipped.
     timers: BinaryHeap<Reverse<(Instant, TransportKey)>>,
     touched: Vec<TransportKey>,
+    /// Transports that linger, in the order in which they end. Bounded by those
+    /// that there are.
+    lingering: VecDeque<(Instant, TransportKey)>,
 }
 
 impl Transports {
@@ -44,6 +60,7 @@ impl Transports {
         let slot = Slot {
             transport,
             connected: false,
+            parted: false,
             closing: false,
             paths: Vec::new(),
             ufrags: Vec::new(),
@@ -79,6 +96,30 @@ impl Transports {
             }
         }
         Some(slot.transport)
+    }
+
+    /// Lets go of a transport: it says goodbye and is forgotten, a moment later
+    /// if it is connected.
+    pub fn part(&mut self, now: Instant, key: TransportKey) {
+        let Some(slot) = self.slots.get_mut(&key).filter(|slot| !slot.parted) else { return };
+        slot.parted = true;
+        if std::mem::take(&mut slot.connected) {
+            self.lingering.push_back((now + LINGER, key));
+        } else {
+            self.end(now, key);
+        }
+    }
+
+    fn end(&mut self, now: Instant, key: TransportKey) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        slot.transport.close(now);
+        slot.closing = true;
+        self.touch(key);
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     /// Forgets a transport that has said goodbye.
@@ -180,15 +221,24 @@ impl Transports {
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         while let Some(Reverse((deadline, key))) = self.timers.peek() {
             if self.slots.get(key).is_some_and(|slot| slot.wakes_at == Some(*deadline)) {
-                return Some(*deadline);
+                break;
             }
             self.timers.pop();
         }
-        None
+        let wake = self.timers.peek().map(|Reverse((deadline, _))| *deadline);
+        let end = self.lingering.front().map(|(end, _)| *end);
+        wake.into_iter().chain(end).min()
     }
 
-    /// Wakes every transport whose deadline has come.
+    /// Wakes every transport whose deadline has come, and ends those that have
+    /// lingered.
     pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((end, key)) = self.lingering.front().copied()
+            && end <= now
+        {
+            self.lingering.pop_front();
+            self.end(now, key);
+        }
         while self.poll_timeout().is_some_and(|deadline| deadline <= now) {
             let Some(Reverse((_, key))) = self.timers.pop() else { return };
             if let Some(slot) = self.slots.get_mut(&key) {

@@ -5,16 +5,20 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use headwater_model::ShardIndex;
-use headwater_model::media::TransportKey;
+use headwater_model::media::{MediaKind, TransportKey};
+use headwater_net::ReadyList;
 use headwater_room::{CloseReason, Event, Output, Rooms, RoomsConfig, SessionKey};
 use headwater_sfu::{Sfu, SfuConfig};
+use headwater_telemetry::metrics::NodeMetrics;
 use headwater_transport::DtlsIdentity;
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info};
 
+use super::cascade::{Cascade, RelayWiring};
 use super::egress::{DATAGRAM_BYTES_MAX, EgressDrops, Outbox};
 use super::media::{IngressCounters, Media};
+use super::observe::Observer;
 use super::ports::Ports;
 use super::transports::Transports;
 use super::{COMMANDS_MAX, ShardCommand, ShardHandle, ShardSnapshot};
@@ -36,11 +40,16 @@ pub struct ShardConfig {
     pub seed: [u8; 32],
     /// Wall clock at the start, since the Unix epoch.
     pub wall_clock: Duration,
+    /// The node's metrics.
+    pub metrics: Arc<NodeMetrics>,
+    /// How it reaches other shards.
+    pub relay: RelayWiring,
 }
 
-struct Worker {
+/// What the thread owns.
+pub(super) struct Worker {
     ports: Ports,
-    media: Media,
+    pub(super) media: Media,
     sessions: FxHashMap<SessionKey, mpsc::Sender<Event>>,
     commands: mpsc::Receiver<ShardCommand>,
     drops: EgressDrops,
@@ -49,6 +58,8 @@ struct Worker {
     published_at: Instant,
     cpu_at: Duration,
     stopping: bool,
+    /// It stops when its last transport has said goodbye.
+    leaving: bool,
 }
 
 /// Starts the thread on sockets that are bound already.
@@ -82,7 +93,7 @@ pub fn spawn(
 }
 
 impl Worker {
-    fn new(
+    pub(super) fn new(
         config: ShardConfig,
         ports: Ports,
         commands: mpsc::Receiver<ShardCommand>,
@@ -93,6 +104,7 @@ impl Worker {
         // Sequence numbers and SSRCs are no secrets, passwords are: the sfu gets
         // a part of the seed that the rooms' generator does not give away.
         let sfu_seed = u64::from(rand::random::<u32>()) << 32 | u64::from(rand::random::<u32>());
+        let cascade = Cascade::new(config.relay, ports.waker(), now);
         Self {
             ports,
             media: Media {
@@ -101,6 +113,8 @@ impl Worker {
                 rooms: Rooms::new(config.rooms, config.seed, now),
                 identity: config.identity,
                 counters: IngressCounters::default(),
+                observer: Observer::new(config.metrics),
+                cascade,
                 confirmed: Vec::new(),
             },
             sessions: FxHashMap::default(),
@@ -110,6 +124,7 @@ impl Worker {
             snapshot,
             published_at: now,
             cpu_at: headwater_net::thread::cpu_time(),
+            leaving: false,
             stopping: false,
         }
     }
@@ -117,30 +132,35 @@ impl Worker {
     fn run(mut self) {
         let mut ready = Ports::ready_list();
         while !self.stopping {
-            // Without anything due the counters are still brought up to date.
-            let deadline = self.published_at + Duration::from_secs(1);
-            let deadline = self.media.poll_timeout().map_or(deadline, |due| due.min(deadline));
-            let timeout = deadline.saturating_duration_since(Instant::now());
-            let timeout = if self.commands.is_empty() { timeout } else { Duration::ZERO };
-            if let Err(error) = self.ports.wait(&mut ready, Some(timeout)) {
-                error!(%error, "the shard cannot wait on its sockets");
+            if let Err(error) = self.turn(&mut ready) {
+                error!(%error, "the shard's sockets failed");
                 break;
             }
-            let now = Instant::now();
-            let Self { ports, media, .. } = &mut self;
-            if let Err(error) = ports
-                .receive(now, &ready, |path, datagram| media.handle_datagram(now, path, datagram))
-            {
-                error!(%error, "the shard's UDP socket failed");
-                break;
-            }
-            self.take_commands(now);
-            self.media.handle_timeout(now);
-            self.ports.handle_timeout(now);
-            self.settle(now);
-            self.publish_counters(now);
         }
         info!("shard stopped");
+    }
+
+    /// Waits until something arrives or is due, and does what there is to do. No
+    /// allocation while media flows and nothing else happens.
+    pub(super) fn turn(&mut self, ready: &mut ReadyList) -> io::Result<()> {
+        // Without anything due the counters are still brought up to date.
+        let deadline = self.published_at + Duration::from_secs(1);
+        let deadline = self.media.poll_timeout().map_or(deadline, |due| due.min(deadline));
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let timeout = if self.commands.is_empty() { timeout } else { Duration::ZERO };
+        self.ports.wait(ready, Some(timeout))?;
+        let now = Instant::now();
+        let Self { ports, media, .. } = self;
+        ports.receive(now, ready, |path, datagram| media.handle_datagram(now, path, datagram))?;
+        self.media.cascade.relay.receive(now, &mut self.media.sfu);
+        self.take_commands(now);
+        self.media.handle_timeout(now);
+        self.ports.handle_timeout(now);
+        self.settle(now);
+        self.stopping |= self.leaving && self.media.transports.is_empty();
+        self.publish_counters(now);
+        self.media.observer.turned(now);
+        Ok(())
     }
 
     fn take_commands(&mut self, now: Instant) {
@@ -149,7 +169,7 @@ impl Worker {
                 Ok(command) => self.take_command(now, command),
                 Err(mpsc::error::TryRecvError::Empty) => return,
                 Err(mpsc::error::TryRecvError::Disconnected) => {
-                    self.stopping = true;
+                    self.leaving = true;
                     return;
                 }
             }
@@ -160,9 +180,12 @@ impl Worker {
     fn take_command(&mut self, now: Instant, command: ShardCommand) {
         let rooms = &mut self.media.rooms;
         match command {
-            ShardCommand::Assign(assignment) => {
-                if let Err(error) = rooms.assign_room(now, assignment) {
-                    info!(%error, "assignment refused");
+            ShardCommand::Assign { room, part } => {
+                let id = room.id.clone();
+                if self.media.assign(now, *room) {
+                    // The end of a former room of this name comes first.
+                    self.pass_room_output(now);
+                    self.media.join_tree(now, &id, *part);
                 }
             }
             ShardCommand::Release { room, epoch, reason } => {
@@ -199,8 +222,9 @@ impl Worker {
         for room in self.media.rooms.reports(now) {
             self.media.rooms.release_room(now, &room.id, room.epoch, reason);
         }
-        self.settle(now);
-        self.stopping = true;
+        self.leaving = true;
+        // Who still wants something is told by its sender that nobody is here.
+        self.commands.close();
     }
 
     /// Lets the cores feed each other until all have said what they have to say,
@@ -210,21 +234,46 @@ impl Worker {
         for path in media.confirmed.drain(..) {
             ports.confirm(path);
         }
+        self.settle_links(now);
+        let Self { ports, media, .. } = self;
         let mut outbox = Outbox {
             transports: &mut media.transports,
             ports,
+            relay: &mut media.cascade.relay,
             drops: &mut self.drops,
             scratch: &mut self.scratch,
         };
         media.sfu.drain(now, &mut outbox);
         media.pass_sfu_events(now);
+        self.settle_rooms(now);
+        self.settle_links(now);
+        let Self { ports, media, .. } = self;
+        ports.flush(|path, frame| media.handle_datagram(now, path, frame));
+    }
+
+    /// Has rooms and transports tell each other what they have to.
+    fn settle_rooms(&mut self, now: Instant) {
         loop {
             self.pass_room_output(now);
             let Some(key) = self.media.transports.next_touched() else { break };
             self.drain_transport(now, key);
         }
-        let Self { ports, media, .. } = self;
-        ports.flush(|path, frame| media.handle_datagram(now, path, frame));
+    }
+
+    /// Has rooms and relay links tell each other what they have to, and hands what is
+    /// for other shards to their pipes.
+    fn settle_links(&mut self, now: Instant) {
+        loop {
+            let Media { cascade, sfu, .. } = &mut self.media;
+            if std::mem::take(&mut cascade.subscribed) {
+                cascade.relay.look_at_wishes(now, sfu);
+            }
+            cascade.relay.settle(now, sfu);
+            if !self.media.pass_relay_events(now) {
+                return;
+            }
+            self.settle_rooms(now);
+        }
     }
 
     fn drain_transport(&mut self, now: Instant, key: TransportKey) {
@@ -239,6 +288,7 @@ impl Worker {
                 Output::Event { session, event } => self.tell(now, session, event),
                 Output::Abandon { session } => drop(self.sessions.remove(&session)),
                 Output::Media(order) => self.media.carry_out(now, order),
+                Output::Relay(command) => self.media.carry_out_relay(now, command),
             }
         }
     }
@@ -284,6 +334,8 @@ impl Worker {
             connected_transports: self.media.transports.connected(),
             rooms: self.media.rooms.reports(now).len(),
             participants: self.media.rooms.participant_count(),
+            audio_tracks: self.media.sfu.track_count(MediaKind::Audio),
+            video_tracks: self.media.sfu.track_count(MediaKind::Video),
             subscriptions: self.media.sfu.subscription_count(),
             sessions: self.sessions.len(),
             busy_ratio: (worked.as_secs_f64() / seconds).min(1.0) as f32,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_model::{Epoch, Identity, RoomId, RoomUid, TrackUid};
+use headwater_model::{Epoch, Identity, RoomId, RoomUid, ShardIndex, TrackUid};
 use headwater_proto::node::v1 as wire;
 use headwater_proto::node::v1::command_participant_request::Command as Wire;
 use headwater_proto::v1;
@@ -12,6 +12,7 @@ use headwater_room::{
 };
 
 use super::inbound::subscription_update;
+use super::plan::{Part, part};
 use super::{WireError, bounded, close_reason_from, permission_from};
 
 /// Kept empty for so long if the room does not say: LiveKit's own values.
@@ -26,18 +27,34 @@ fn identity(text: String) -> Result<Identity, WireError> {
     Identity::new(text).map_err(|source| WireError::Id { field: "identity", source })
 }
 
-/// Reads an assignment; its shard stands beside it.
+/// A room for one shard of this node.
+pub struct Assignment {
+    /// The shard.
+    pub shard: ShardIndex,
+    /// The room.
+    pub room: RoomAssignment,
+    /// What the shard must know of its plan.
+    pub part: Part,
+}
+
+/// Reads an assignment.
 ///
 /// # Errors
 /// What is missing or malformed.
-pub fn assignment(assign: wire::AssignRoom) -> Result<RoomAssignment, WireError> {
+pub fn assignment(assign: wire::AssignRoom) -> Result<Assignment, WireError> {
     let room = assign.room.ok_or(WireError::Missing("room"))?;
-    let epoch = room.plan.as_ref().ok_or(WireError::Missing("room.plan"))?.epoch;
-    Ok(RoomAssignment {
-        id: room_id(assign.room_id)?,
-        epoch: Epoch(epoch),
-        properties: properties(room)?,
-    })
+    let epoch = Epoch(room.plan.as_ref().ok_or(WireError::Missing("room.plan"))?.epoch);
+    let part = match assign.slice {
+        Some(slice) => part(slice, epoch)?,
+        None => Part::whole(epoch),
+    };
+    let properties = properties(room)?;
+    let room = RoomAssignment { id: room_id(assign.room_id)?, epoch, properties };
+    Ok(Assignment { shard: shard_index(assign.shard)?, room, part })
+}
+
+fn shard_index(shard: u32) -> Result<ShardIndex, WireError> {
+    u16::try_from(shard).map(ShardIndex).map_err(|_| WireError::Malformed("shard"))
 }
 
 /// Reads what the platform says of a room.
@@ -66,13 +83,29 @@ pub fn properties(room: v1::Room) -> Result<RoomProperties, WireError> {
     })
 }
 
+/// The end of a room on shards of this node.
+pub struct Release {
+    /// The room.
+    pub room: RoomId,
+    /// The shard that lets go of it. None means every one.
+    pub shard: Option<ShardIndex>,
+    /// Epoch that ended it.
+    pub epoch: Epoch,
+    /// What participants are told.
+    pub reason: CloseReason,
+}
+
 /// Reads a release.
 ///
 /// # Errors
 /// If the room's id is none.
-pub fn release(release: wire::ReleaseRoom) -> Result<(RoomId, Epoch, CloseReason), WireError> {
-    let reason = close_reason_from(release.reason);
-    Ok((room_id(release.room_id)?, Epoch(release.epoch), reason))
+pub fn release(release: wire::ReleaseRoom) -> Result<Release, WireError> {
+    Ok(Release {
+        room: room_id(release.room_id)?,
+        shard: release.shard.map(shard_index).transpose()?,
+        epoch: Epoch(release.epoch),
+        reason: close_reason_from(release.reason),
+    })
 }
 
 /// Reads a command about a participant.
@@ -133,5 +166,6 @@ pub fn report(report: RoomReport, shard: u16) -> wire::RoomReport {
         publisher_count: report.publisher_count,
         empty_millis: u64::try_from(report.empty_for.as_millis()).unwrap_or(u64::MAX),
         ever_joined: report.ever_joined,
+        ..wire::RoomReport::default()
     }
 }

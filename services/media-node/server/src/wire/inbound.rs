@@ -12,7 +12,7 @@ use headwater_room::{
     TrackPermission, TrackSettings, TransportKind, TransportMode, UpdateSelf, UpdateTrack,
     VideoLayer,
 };
-use headwater_sdp::CandidateProtocol;
+use headwater_sdp::{CandidateProtocol, IceCredentials};
 
 use super::{
     WireError, bounded, close_reason_from, control, kind_from, permission_from, source_from,
@@ -70,6 +70,7 @@ pub fn command(message: wire::AttachRequest) -> Result<Inbound, WireError> {
         }
         Request::Leave(leave) => Command::Leave { reason: close_reason_from(leave.reason) },
         Request::Simulate(simulate) => Command::Simulate(scenario(simulate)?),
+        Request::RestartIce(restart) => Command::RestartIce(ice_credentials(restart)?),
     };
     Ok(Inbound::Command(command))
 }
@@ -111,7 +112,28 @@ pub fn join(join: wire::Join, now_millis: u64) -> Result<JoinRequest, WireError>
             .filter_map(|mime| Codec::from_mime_type(mime))
             .collect(),
         join_millis: now_millis,
+        fixed_sections: join.fixed_sections,
+        outlives_signalling: join.outlives_signalling,
+        followed: bounded("followed_identities", join.followed_identities)?
+            .into_iter()
+            .map(|identity| {
+                Identity::new(identity)
+                    .map_err(|source| WireError::Id { field: "followed_identities", source })
+            })
+            .collect::<Result<_, _>>()?,
     })
+}
+
+/// RFC 8839 5.4: 4 to 256 and 22 to 256 characters of ICE's own alphabet.
+fn ice_credentials(restart: wire::RestartIce) -> Result<IceCredentials, WireError> {
+    let fits = |text: &str, least: usize| {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+        (least..=256).contains(&text.len()) && text.bytes().all(known)
+    };
+    if !fits(&restart.ufrag, 4) || !fits(&restart.pwd, 22) {
+        return Err(WireError::Missing("restart_ice"));
+    }
+    Ok(IceCredentials { ufrag: restart.ufrag, pwd: restart.pwd })
 }
 
 fn protocol(protocol: i32) -> Option<CandidateProtocol> {
@@ -162,7 +184,7 @@ fn add_track(add: wire::AddTrack) -> Result<AddTrack, WireError> {
     })
 }
 
-fn video_layers(layers: Vec<wire::VideoLayer>) -> Result<Vec<VideoLayer>, WireError> {
+pub(super) fn video_layers(layers: Vec<wire::VideoLayer>) -> Result<Vec<VideoLayer>, WireError> {
     Ok(bounded("layers", layers)?
         .into_iter()
         .map(|layer| VideoLayer {
@@ -175,7 +197,7 @@ fn video_layers(layers: Vec<wire::VideoLayer>) -> Result<Vec<VideoLayer>, WireEr
         .collect())
 }
 
-fn track_codec(codec: wire::TrackCodec) -> TrackCodec {
+pub(super) fn track_codec(codec: wire::TrackCodec) -> TrackCodec {
     TrackCodec { mime_type: codec.mime_type, client_track_id: codec.client_track_id }
 }
 
@@ -218,7 +240,7 @@ fn track_settings(settings: &wire::UpdateTrackSettings) -> TrackSettings {
     }
 }
 
-fn subscription_permission(
+pub(super) fn subscription_permission(
     permission: wire::SubscriptionPermission,
 ) -> Result<SubscriptionPermission, WireError> {
     if permission.everybody {

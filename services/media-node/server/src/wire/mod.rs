@@ -4,11 +4,16 @@
 mod control;
 mod inbound;
 mod outbound;
+mod plan;
+pub mod relayed;
 mod view;
 
-pub use control::{assignment, control_command, data_message, release, report};
+pub use control::{
+    Assignment, Release, assignment, control_command, data_message, release, report,
+};
 pub use inbound::{Inbound, command, join};
 pub use outbound::event;
+pub use plan::Part;
 pub use view::participant;
 
 use headwater_model::ids::IdError;
@@ -40,6 +45,12 @@ pub enum WireError {
         /// Its limit.
         limit: usize,
     },
+    /// A value is none of its kind.
+    #[error("{0} is malformed")]
+    Malformed(&'static str),
+    /// Two values exclude each other.
+    #[error("{0} contradict each other")]
+    Contradiction(&'static str),
     /// `join` came twice, or not first.
     #[error("join must be the first message, and only that")]
     JoinOutOfPlace,

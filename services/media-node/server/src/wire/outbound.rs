@@ -47,6 +47,15 @@ pub fn event(event: Event) -> wire::AttachResponse {
                 })
                 .collect(),
         }),
+        Event::StreamPaused { publisher, track, paused } => {
+            Wire::StreamStateChanged(wire::StreamStateChanged {
+                states: vec![wire::StreamState {
+                    participant_uid: publisher.to_string(),
+                    track_uid: track.to_string(),
+                    paused,
+                }],
+            })
+        }
         Event::LayerDemand { track, codec, watched } => Wire::LayerDemand(wire::LayerDemand {
             track_uid: track.to_string(),
             codecs: vec![wire::CodecDemand {
@@ -100,6 +109,15 @@ pub fn event(event: Event) -> wire::AttachResponse {
                 })
                 .collect(),
         }),
+        Event::IceRestarted { credentials, candidates } => Wire::IceRestarted(wire::IceRestarted {
+            ufrag: credentials.ufrag,
+            pwd: credentials.pwd,
+            candidates: candidates
+                .iter()
+                .enumerate()
+                .map(|(index, candidate)| candidate.attribute(index))
+                .collect(),
+        }),
         Event::Closed(end) => Wire::Closed(closed(end)),
     };
     wire::AttachResponse { event: Some(event) }
@@ -113,6 +131,7 @@ fn joined(open: &Joined) -> wire::Joined {
         resumed: open.resumed,
         last_data_sequence: open.last_data_sequence,
         departed: open.departed.iter().map(|view| participant(view)).collect(),
+        ice_ufrag: open.ice_ufrag.clone(),
     }
 }
 
