@@ -112,7 +112,8 @@ fn hidden<S: Serializer>(_: &Option<SecretString>, serializer: S) -> Result<S::O
 pub struct Limits {
     /// TCP connections open at once. At the limit new ones wait in the kernel.
     pub connections_max: usize,
-    /// WebSocket sessions open or opening at once. At the limit joins get 503.
+    /// Sessions open or opening at once: WebSockets, and those of WHIP and WHEP.
+    /// At the limit joins get 503.
     pub sessions_max: usize,
     /// Joins in the making at once. At the limit joins get 503.
     pub joins_max: usize,

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::control_plane::ControlPlane;
 use crate::livekit::ResumeTrials;
 use crate::nodes::Nodes;
+use crate::whip::{Pace, Resources};
 
 /// A room's lost node is reported once in this time, not once for each participant.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,6 +50,9 @@ pub(crate) struct Gateway {
     pub(crate) open_sessions: TaskTracker,
     pub(crate) shutdown: CancellationToken,
     pub(crate) trials: Mutex<ResumeTrials>,
+    /// Sessions of clients without signalling.
+    pub(crate) resources: Resources,
+    pub(crate) pace: Mutex<Pace>,
     reports: Mutex<BTreeMap<(String, String, u64), Instant>>,
 }
 
@@ -72,6 +76,8 @@ impl Gateway {
             open_sessions: TaskTracker::new(),
             shutdown,
             trials: Mutex::default(),
+            resources: Resources::default(),
+            pace: Mutex::default(),
             reports: Mutex::default(),
         }
     }
@@ -90,6 +96,7 @@ impl Gateway {
             failed_node_id: place.node_id.clone(),
             failed_epoch: place.epoch,
             resuming: true,
+            ..PlaceParticipantRequest::default()
         };
         let placed = self.control_plane.place(&request, REPORT_TIMEOUT);
         match tokio::time::timeout(REPORT_TIMEOUT, placed).await {

@@ -20,7 +20,8 @@ pub(crate) fn wire_permission(permission: &Permission) -> v1::ParticipantPermiss
     }
 }
 
-fn wire_source(source: TrackSource) -> v1::TrackSource {
+/// A source on the wire.
+pub(crate) fn wire_source(source: TrackSource) -> v1::TrackSource {
     match source {
         TrackSource::Unknown => v1::TrackSource::Unspecified,
         TrackSource::Camera => v1::TrackSource::Camera,

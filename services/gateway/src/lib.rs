@@ -19,6 +19,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod twirp;
+mod whip;
 
 pub use config::{Config, IceServer, Limits, LiveKit};
 pub use livekit::{
@@ -26,3 +27,6 @@ pub use livekit::{
     decode_frame, decode_join_request,
 };
 pub use server::{Dependencies, Running, start};
+pub use whip::{
+    BODY_BYTES_MAX, Fragment, FragmentError, Offer, OfferError, decode_fragment, decode_offer,
+};

@@ -30,6 +30,9 @@ mod tests;
 pub use frame::{FRAME_BYTES_MAX, Frame, FrameError, Framing, decode_frame};
 pub use join_request::{JOIN_REQUEST_BYTES_MAX, JoinRequestError, decode_join_request};
 
-pub(crate) use connect::token;
+pub(crate) use connect::{Connect, Solo, authenticate, bare_connect, token};
+pub(crate) use door::Counted;
+pub(crate) use establish::{Established, Session, establish};
 pub(crate) use query::Query;
+pub(crate) use rejection::Rejection;
 pub(crate) use simulate::ResumeTrials;

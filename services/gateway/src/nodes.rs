@@ -9,8 +9,8 @@ use headwater_proto::node::v1 as node;
 use headwater_proto::node::v1::attach_request::Request as ToNode;
 use headwater_proto::node::v1::attach_response::Event;
 use headwater_proto::node::v1::session_service_client::SessionServiceClient;
-use headwater_rpc::client::{ClientTls, ConnectError};
-use headwater_rpc::{ClusterCredential, Connection, connect};
+use headwater_rpc::client::{ClientTls, ConnectError, Patience, connect_with};
+use headwater_rpc::{ClusterCredential, Connection};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -134,7 +134,10 @@ impl Nodes {
         let uses = pool.uses;
         if !pool.nodes.contains_key(url) {
             let connections = (0..CONNECTIONS_PER_NODE)
-                .map(|_| connect(url, &self.tls, Some(self.credential.clone())))
+                .map(|_| {
+                    let credential = Some(self.credential.clone());
+                    connect_with(url, &self.tls, credential, Patience::Alert)
+                })
                 .collect::<Result<_, _>>()?;
             if pool.nodes.len() >= NODES_MAX {
                 pool.forget_oldest();

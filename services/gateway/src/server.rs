@@ -28,7 +28,7 @@ use crate::control_plane::ControlPlane;
 use crate::gateway::Gateway;
 use crate::livekit::door;
 use crate::nodes::Nodes;
-use crate::{pages, twirp};
+use crate::{pages, twirp, whip};
 
 /// A request's head must be here within this, and a quiet connection speaks
 /// again within it.
@@ -127,7 +127,7 @@ fn routes(gateway: Arc<Gateway>) -> Router {
         .allow_headers(AllowHeaders::mirror_request())
         .allow_methods(AllowMethods::list([Method::GET, Method::HEAD, Method::POST]))
         .max_age(CORS_MAX_AGE);
-    router.layer(cors).with_state(gateway)
+    router.layer(cors).merge(whip::routes()).with_state(gateway)
 }
 
 async fn not_found() -> StatusCode {

@@ -4,6 +4,7 @@
 mod bounds;
 mod client;
 mod cluster;
+mod doors;
 mod failing;
 mod joining;
 mod pages;

@@ -22,11 +22,6 @@ use crate::{deadline, status, trace};
 
 /// A peer that does not answer to TCP is given up after this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A silent peer is asked after this long, busy or idle...
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(6);
-/// ...and given up after this much more: together the 8 s after which calls
-/// and streams to a frozen machine break.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Flow-control windows. Thousands of session streams share a connection, so
 /// its window must be much larger than that of a stream which nobody reads.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -46,6 +41,34 @@ pub struct ClientTls {
     pub key_file: Option<PathBuf>,
     /// Name to expect in the server's certificate instead of the URL's host.
     pub server_name: Option<String>,
+}
+
+/// How soon a peer that says nothing at all is given up, and every call and stream
+/// to it breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// 8 s, for calls that may wait.
+    Calm,
+    /// 1.5 s, for streams by which people are moved from a machine that stands still.
+    Alert,
+}
+
+impl Patience {
+    /// It is asked after this long a silence, busy or idle...
+    const fn interval(self) -> Duration {
+        match self {
+            Self::Calm => Duration::from_secs(6),
+            Self::Alert => Duration::from_millis(500),
+        }
+    }
+
+    /// ...and given up after this much more.
+    const fn timeout(self) -> Duration {
+        match self {
+            Self::Calm => Duration::from_secs(2),
+            Self::Alert => Duration::from_secs(1),
+        }
+    }
 }
 
 /// Why a connection could not be prepared. A peer that is away is no such
@@ -103,6 +126,19 @@ pub fn connect(
     tls: &ClientTls,
     credential: Option<ClusterCredential>,
 ) -> Result<Connection, ConnectError> {
+    connect_with(url, tls, credential, Patience::Calm)
+}
+
+/// The same, with a patience of its own.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub fn connect_with(
+    url: &str,
+    tls: &ClientTls,
+    credential: Option<ClusterCredential>,
+    patience: Patience,
+) -> Result<Connection, ConnectError> {
     let bad_url = |source| ConnectError::BadUrl { url: url.to_owned(), source };
     let mut endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(bad_url)?
@@ -110,8 +146,8 @@ pub fn connect(
         .map_err(bad_url)?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .http2_keep_alive_interval(patience.interval())
+        .keep_alive_timeout(patience.timeout())
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);

@@ -57,6 +57,41 @@ pub(crate) struct Connect {
     pub(crate) sync_state: Option<lk::SyncState>,
     pub(crate) add_tracks: Vec<lk::AddTrackRequest>,
     pub(crate) offer: Option<lk::SessionDescription>,
+    /// It has no signalling connection and negotiates once.
+    pub(crate) solo: Option<Solo>,
+}
+
+/// How a client takes part that offers once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Solo {
+    /// Whose tracks it wants. Empty means everybody's.
+    pub(crate) followed: Vec<String>,
+    /// Tracks it wants, by uid, instead.
+    pub(crate) tracks: Vec<String>,
+}
+
+/// A client that says nothing but its token and an offer.
+pub(crate) fn bare_connect(
+    grants: Grants,
+    auto_subscribe: bool,
+    solo: Solo,
+) -> Result<Connect, Rejection> {
+    let asked = Asked::nothing();
+    let (room, identity, grants) = admit(grants, &asked)?;
+    Ok(Connect {
+        room,
+        identity,
+        grants,
+        client: asked.client,
+        mode: asked.mode,
+        auto_subscribe,
+        adaptive_stream: false,
+        resume_uid: None,
+        sync_state: None,
+        add_tracks: Vec::new(),
+        offer: None,
+        solo: Some(solo),
+    })
 }
 
 /// The token of a request: the header first, then the query.
@@ -112,6 +147,7 @@ pub(crate) fn connect(
         sync_state: asked.sync_state,
         add_tracks: asked.add_tracks,
         offer: asked.offer,
+        solo: None,
     })
 }
 
@@ -129,6 +165,25 @@ struct Asked {
     sync_state: Option<lk::SyncState>,
     add_tracks: Vec<lk::AddTrackRequest>,
     offer: Option<lk::SessionDescription>,
+}
+
+impl Asked {
+    /// Nothing but one transport.
+    fn nothing() -> Self {
+        Self {
+            client: lk::ClientInfo::default(),
+            mode: TransportMode::Single,
+            auto_subscribe: false,
+            adaptive_stream: false,
+            resume_uid: None,
+            publish: String::new(),
+            metadata: String::new(),
+            attributes: BTreeMap::new(),
+            sync_state: None,
+            add_tracks: Vec::new(),
+            offer: None,
+        }
+    }
 }
 
 fn from_query(query: &Query) -> Result<Asked, Rejection> {

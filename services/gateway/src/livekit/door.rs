@@ -11,7 +11,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::response::{IntoResponse, Response};
 use headwater_proto::control::v1::{Admission, PlaceParticipantRequest};
 use headwater_rpc::token::unix_seconds;
-use headwater_telemetry::metrics::{JoinOutcome, JoinPhase, SignalProtocol};
+use headwater_telemetry::metrics::{AuthFailure, JoinOutcome, JoinPhase, SignalProtocol};
 use http::{HeaderMap, Uri};
 use tracing::{Instrument as _, field, info_span};
 
@@ -27,6 +27,10 @@ use crate::gateway::Gateway;
 /// that a client which is a little over is told in an orderly close; one that
 /// is far over finds its connection reset.
 const READ_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
+
+/// What a connection reads at once, and keeps for as long as it lives: signalling is
+/// small, and the usual 128 KiB would be most of what an idle viewer costs.
+const READ_BUFFER_BYTES: usize = 4 << 10;
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
@@ -86,13 +90,13 @@ async fn serve(
         resume = field::Empty,
         outcome = field::Empty,
     );
-    let counted = Counted { gateway: gateway.clone(), outcome: None };
+    let counted = Counted::new(gateway.clone());
     let answer = enter(&gateway, door, headers, uri, upgrade).instrument(span.clone()).await;
     let (outcome, response) = match answer {
         Ok((outcome, response)) => (Some(outcome), response),
         Err(rejection) => {
             tracing::debug!(parent: &span, %rejection, "a client was not let in");
-            counted.note_auth_failure(&rejection);
+            counted.note(rejection.auth_failure());
             (rejection.is_join().then(|| rejection.outcome()), rejection.into_response())
         }
     };
@@ -102,20 +106,26 @@ async fn serve(
 }
 
 /// Counts an attempt to join once, also if its request is dropped half way.
-struct Counted {
+pub(crate) struct Counted {
     gateway: Arc<Gateway>,
     /// Absent until the attempt is over; then what it counts as, if anything.
     outcome: Option<Option<JoinOutcome>>,
 }
 
 impl Counted {
-    fn note_auth_failure(&self, rejection: &Rejection) {
-        if let Some(failure) = rejection.auth_failure() {
+    pub(crate) const fn new(gateway: Arc<Gateway>) -> Self {
+        Self { gateway, outcome: None }
+    }
+
+    /// Notes which credential failed, if one did.
+    pub(crate) fn note(&self, failure: Option<AuthFailure>) {
+        if let Some(failure) = failure {
             self.gateway.metrics.shared().auth_failures.get(failure).inc();
         }
     }
 
-    fn end(mut self, outcome: Option<JoinOutcome>) {
+    /// The attempt is over; absent if it was none.
+    pub(crate) fn end(mut self, outcome: Option<JoinOutcome>) {
         self.outcome = Some(outcome);
     }
 }
@@ -162,7 +172,10 @@ async fn enter(
         (Established::Open(_), Some(_)) => JoinOutcome::Resumed,
         (Established::Mismatch, _) => JoinOutcome::RoomNotFound,
     };
-    let upgrade = upgrade.max_message_size(READ_BYTES_MAX).max_frame_size(READ_BYTES_MAX);
+    let upgrade = upgrade
+        .max_message_size(READ_BYTES_MAX)
+        .max_frame_size(READ_BYTES_MAX)
+        .read_buffer_size(READ_BUFFER_BYTES);
     let gateway = gateway.clone();
     let open = gateway.open_sessions.token();
     let response = upgrade.on_upgrade(move |socket| async move {

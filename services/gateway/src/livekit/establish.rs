@@ -134,6 +134,8 @@ async fn place(
         failed_node_id,
         failed_epoch,
         resuming,
+        publishes: connect.grants.permission.can_publish,
+        ..PlaceParticipantRequest::default()
     };
     gateway.control_plane.place(&request, left).await.map_err(|status| {
         tracing::warn!(error = %Chain(&status), "the control plane did not place a participant");
@@ -223,6 +225,13 @@ fn join(
         media_protocols: Vec::new(),
         room: placed.room,
         publish_codecs: codecs.to_vec(),
+        fixed_sections: connect.solo.is_some(),
+        outlives_signalling: connect.solo.is_some(),
+        followed_identities: connect
+            .solo
+            .as_ref()
+            .map(|solo| solo.followed.clone())
+            .unwrap_or_default(),
     }
 }
 

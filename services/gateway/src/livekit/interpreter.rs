@@ -169,8 +169,9 @@ impl Interpreter {
     /// Takes one event of the node.
     pub(crate) fn handle_event(&mut self, event: Event) {
         match event {
-            // Only ever first, which the shell has dealt with.
-            Event::Joined(_) => {}
+            // The first is ever first, which the shell has dealt with; these clients
+            // restart ICE by offers.
+            Event::Joined(_) | Event::IceRestarted(_) => {}
             Event::Offer(offer) => {
                 self.tell_client(ToClient::Offer(event::session_description(offer, "offer")));
             }

@@ -27,6 +27,12 @@ impl Query {
         (!value.is_empty()).then_some(value)
     }
 
+    /// All values of a name that are not empty.
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
+        let named = self.pairs.iter().filter(|(known, value)| known == name && !value.is_empty());
+        named.map(|(_, value)| value.clone()).collect()
+    }
+
     /// LiveKit's booleans: exactly `1` and `true` are true.
     pub(crate) fn flag(&self, name: &str) -> bool {
         self.flag_or(name, false)

@@ -163,15 +163,21 @@ impl Rejection {
     }
 }
 
-impl IntoResponse for Rejection {
-    fn into_response(self) -> Response {
-        let mut response = (self.status(), self.to_string()).into_response();
-        let retry_after = match self {
+impl Rejection {
+    /// Seconds after which to try again, if that may help.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        match self {
             Self::Wait(after) => Some(after.as_secs().max(1)),
             Self::ControlPlaneUnreachable | Self::NodeUnreachable | Self::ShuttingDown => Some(1),
             _ => None,
-        };
-        if let Some(seconds) = retry_after {
+        }
+    }
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        let mut response = (self.status(), self.to_string()).into_response();
+        if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response

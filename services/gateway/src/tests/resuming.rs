@@ -44,6 +44,7 @@ async fn resumed(attached: &Attached) {
             departed: vec![other("PA_gone", node::ParticipantPhase::Left)],
             resumed: true,
             last_data_sequence: 17,
+            ..Default::default()
         }))
         .await;
 }

@@ -9,7 +9,10 @@ use headwater_proto::node::v1 as node;
 use headwater_proto::node::v1::node_service_client::NodeServiceClient;
 use headwater_proto::v1::cluster_service_client::ClusterServiceClient;
 use headwater_proto::v1::{
-    GetNodeRequest, GetNodeResponse, ListNodesRequest, ListNodesResponse, Node,
+    CordonNodeRequest, CordonNodeResponse, DrainNodeRequest, DrainNodeResponse,
+    ExplainPlacementRequest, ExplainPlacementResponse, GetNodeRequest, GetNodeResponse,
+    GetRoomTopologyRequest, GetRoomTopologyResponse, ListNodesRequest, ListNodesResponse, Node,
+    SimulatePlacementRequest, SimulatePlacementResponse, UncordonNodeRequest, UncordonNodeResponse,
 };
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -65,6 +68,48 @@ impl ClusterService for Nodes {
             }
             name => Err(status::not_found("node", name)),
         }
+    }
+
+    async fn cordon_node(
+        &self,
+        _: Request<CordonNodeRequest>,
+    ) -> Result<Response<CordonNodeResponse>, Status> {
+        Err(Status::unimplemented("not played here"))
+    }
+
+    async fn drain_node(
+        &self,
+        _: Request<DrainNodeRequest>,
+    ) -> Result<Response<DrainNodeResponse>, Status> {
+        Err(Status::unimplemented("not played here"))
+    }
+
+    async fn uncordon_node(
+        &self,
+        _: Request<UncordonNodeRequest>,
+    ) -> Result<Response<UncordonNodeResponse>, Status> {
+        Err(Status::unimplemented("not played here"))
+    }
+
+    async fn get_room_topology(
+        &self,
+        _: Request<GetRoomTopologyRequest>,
+    ) -> Result<Response<GetRoomTopologyResponse>, Status> {
+        Err(Status::unimplemented("not played here"))
+    }
+
+    async fn explain_placement(
+        &self,
+        _: Request<ExplainPlacementRequest>,
+    ) -> Result<Response<ExplainPlacementResponse>, Status> {
+        Err(Status::unimplemented("not played here"))
+    }
+
+    async fn simulate_placement(
+        &self,
+        _: Request<SimulatePlacementRequest>,
+    ) -> Result<Response<SimulatePlacementResponse>, Status> {
+        Err(Status::unimplemented("not played here"))
     }
 }
 
