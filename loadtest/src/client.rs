@@ -20,7 +20,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::description::{Answer, LocalSide, RIDS, Section, offer, payload_type, read_answer};
+use crate::description::{
+    Answer, LocalSide, RIDS, Section, offer, payload_type, read_answer, trickled,
+};
 use crate::signal::{JoinOptions, Signal};
 use crate::sink::Sink;
 use crate::source::{AudioSource, VideoSource, now_micros};
@@ -309,6 +311,11 @@ impl Worker {
                 };
                 self.signal.send(Request::Offer(description)).await?;
             }
+            Response::Trickle(trickle) => {
+                if let Some(candidate) = trickled(&trickle) {
+                    self.take_candidate(candidate);
+                }
+            }
             Response::Leave(leave) => {
                 anyhow::bail!("the server ended the session: {:?}", leave.reason())
             }
@@ -327,12 +334,18 @@ impl Worker {
             max_message_size: Some(65_535),
         };
         self.transport.set_remote(now, remote)?;
-        if self.path.is_none() {
-            let path = Path { protocol: Protocol::Udp, remote: answer.candidate };
-            self.path = Some(path);
-            self.transport.set_remote_candidate(now, path);
+        if let Some(candidate) = answer.candidate {
+            self.take_candidate(candidate);
         }
         Ok(())
+    }
+
+    fn take_candidate(&mut self, remote: SocketAddr) {
+        if self.path.is_none() {
+            let path = Path { protocol: Protocol::Udp, remote };
+            self.path = Some(path);
+            self.transport.set_remote_candidate(Instant::now(), path);
+        }
     }
 
     fn handle_datagram(&mut self, from: SocketAddr, datagram: &mut [u8]) {

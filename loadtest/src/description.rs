@@ -24,6 +24,13 @@ pub enum Section {
         /// SSRC of each encoding, smallest first.
         ssrcs: Vec<u32>,
     },
+    /// Sends H.264 in the same way.
+    SendH264 {
+        /// Client's id of the track.
+        cid: String,
+        /// SSRC of each encoding, smallest first.
+        ssrcs: Vec<u32>,
+    },
     /// Receives audio.
     ReceiveAudio,
     /// Receives video.
@@ -51,6 +58,10 @@ pub mod payload_type {
     pub const VP8: u8 = 96;
     /// Retransmitted VP8.
     pub const VP8_RTX: u8 = 97;
+    /// H.264, constrained baseline, packetization mode 1.
+    pub const H264: u8 = 102;
+    /// Retransmitted H.264.
+    pub const H264_RTX: u8 = 103;
 }
 
 /// Header extension ids offered.
@@ -87,7 +98,8 @@ fn write_section(sdp: &mut String, local: &LocalSide, section: &Section, mid: &s
         Section::SendAudio { .. } => ("audio 9 UDP/TLS/RTP/SAVPF 111", "sendonly"),
         Section::ReceiveAudio => ("audio 9 UDP/TLS/RTP/SAVPF 111", "recvonly"),
         Section::SendVideo { .. } => ("video 9 UDP/TLS/RTP/SAVPF 96 97", "sendonly"),
-        Section::ReceiveVideo => ("video 9 UDP/TLS/RTP/SAVPF 96 97", "recvonly"),
+        Section::SendH264 { .. } => ("video 9 UDP/TLS/RTP/SAVPF 102 103", "sendonly"),
+        Section::ReceiveVideo => ("video 9 UDP/TLS/RTP/SAVPF 96 97 102 103", "recvonly"),
         Section::Data => ("application 9 UDP/DTLS/SCTP webrtc-datachannel", ""),
     };
     let _ = write!(
@@ -108,11 +120,19 @@ fn write_section(sdp: &mut String, local: &LocalSide, section: &Section, mid: &s
         }
         Section::ReceiveAudio => write_audio_codec(sdp),
         Section::SendVideo { cid, ssrcs } => {
-            write_video_codec(sdp);
+            write_vp8(sdp);
             let _ = write!(sdp, "a=msid:- {cid}\r\n");
             write_encodings(sdp, ssrcs);
         }
-        Section::ReceiveVideo => write_video_codec(sdp),
+        Section::SendH264 { cid, ssrcs } => {
+            write_h264(sdp);
+            let _ = write!(sdp, "a=msid:- {cid}\r\n");
+            write_encodings(sdp, ssrcs);
+        }
+        Section::ReceiveVideo => {
+            write_vp8(sdp);
+            write_h264(sdp);
+        }
         Section::Data => {}
     }
 }
@@ -142,7 +162,7 @@ fn write_extensions(sdp: &mut String, section: &Section) {
         Section::SendAudio { .. } | Section::ReceiveAudio => {
             line(extension_id::AUDIO_LEVEL, "urn:ietf:params:rtp-hdrext:ssrc-audio-level");
         }
-        Section::SendVideo { .. } => {
+        Section::SendVideo { .. } | Section::SendH264 { .. } => {
             line(extension_id::RID, "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id");
         }
         Section::ReceiveVideo | Section::Data => {}
@@ -151,15 +171,31 @@ fn write_extensions(sdp: &mut String, section: &Section) {
 
 fn write_audio_codec(sdp: &mut String) {
     sdp.push_str(
-        "a=rtpmap:111 opus/48000/2\r\na=rtcp-fb:111 transport-cc\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n",
+        "a=rtpmap:111 opus/48000/2\r\na=rtcp-fb:111 transport-cc\r\na=rtcp-fb:111 nack\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n",
     );
 }
 
-fn write_video_codec(sdp: &mut String) {
-    sdp.push_str(
-        "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 goog-remb\r\na=rtcp-fb:96 transport-cc\r\na=rtcp-fb:96 ccm fir\r\n\
-         a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n",
+fn write_vp8(sdp: &mut String) {
+    use payload_type::{VP8, VP8_RTX};
+    let _ = write!(sdp, "a=rtpmap:{VP8} VP8/90000\r\n");
+    write_video_feedback(sdp, VP8, VP8_RTX);
+}
+
+fn write_h264(sdp: &mut String) {
+    use payload_type::{H264, H264_RTX};
+    let _ = write!(
+        sdp,
+        "a=rtpmap:{H264} H264/90000\r\n\
+         a=fmtp:{H264} level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n"
     );
+    write_video_feedback(sdp, H264, H264_RTX);
+}
+
+fn write_video_feedback(sdp: &mut String, media: u8, rtx: u8) {
+    for feedback in ["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"] {
+        let _ = write!(sdp, "a=rtcp-fb:{media} {feedback}\r\n");
+    }
+    let _ = write!(sdp, "a=rtpmap:{rtx} rtx/90000\r\na=fmtp:{rtx} apt={media}\r\n");
 }
 
 /// The parts of an answer that a client uses.
@@ -171,16 +207,20 @@ pub struct Answer {
     pub pwd: String,
     /// Its certificate's SHA-256.
     pub fingerprint: String,
-    /// Where it listens for UDP.
-    pub candidate: SocketAddr,
+    /// Where it listens for UDP, if it says so here and not by trickle.
+    pub candidate: Option<SocketAddr>,
     /// SSRC announced on each section that sends, by mid.
     pub ssrc_by_mid: BTreeMap<String, u32>,
+    /// Media SSRC of each SSRC that repeats lost packets (RFC 4588).
+    pub repeats: BTreeMap<u32, u32>,
+    /// The server repeats lost audio when asked.
+    pub audio_nack: bool,
 }
 
 /// Reads an answer.
 ///
 /// # Errors
-/// If credentials, fingerprint or a UDP candidate are missing.
+/// If credentials or fingerprint are missing.
 pub fn read_answer(sdp: &str) -> anyhow::Result<Answer> {
     let value = |name: &str| {
         sdp.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned())
@@ -191,19 +231,37 @@ pub fn read_answer(sdp: &str) -> anyhow::Result<Answer> {
         .iter()
         .find(|address| address.ip().is_loopback())
         .or_else(|| candidates.first())
-        .copied()
-        .context("the answer has no UDP candidate")?;
+        .copied();
     Ok(Answer {
         ufrag: value("a=ice-ufrag:").context("the answer has no ice-ufrag")?,
         pwd: value("a=ice-pwd:").context("the answer has no ice-pwd")?,
         fingerprint: value("a=fingerprint:sha-256 ").context("the answer has no fingerprint")?,
         candidate,
         ssrc_by_mid: ssrcs(sdp),
+        repeats: sdp.lines().filter_map(repeat_pair).collect(),
+        audio_nack: sdp.lines().any(|line| line.trim() == "a=rtcp-fb:111 nack"),
     })
 }
 
-fn udp_candidate(line: &str) -> Option<SocketAddr> {
-    let words: Vec<&str> = line.strip_prefix("a=candidate:")?.split_whitespace().collect();
+/// A line that ties the SSRC of RTX to that of media (RFC 5576 section 4.2).
+fn repeat_pair(line: &str) -> Option<(u32, u32)> {
+    let mut words = line.strip_prefix("a=ssrc-group:FID ")?.split_whitespace();
+    let media = words.next()?.parse().ok()?;
+    Some((words.next()?.parse().ok()?, media))
+}
+
+/// The address of a candidate that came by itself, if it is UDP.
+#[must_use]
+pub fn trickled(trickle: &livekit_protocol::TrickleRequest) -> Option<SocketAddr> {
+    let candidate: serde_json::Value = serde_json::from_str(&trickle.candidate_init).ok()?;
+    udp_candidate(candidate.get("candidate")?.as_str()?)
+}
+
+/// The address of a candidate line, if it is UDP.
+#[must_use]
+pub fn udp_candidate(line: &str) -> Option<SocketAddr> {
+    let line = line.strip_prefix("a=").unwrap_or(line);
+    let words: Vec<&str> = line.strip_prefix("candidate:")?.split_whitespace().collect();
     if !words.get(2)?.eq_ignore_ascii_case("udp") {
         return None;
     }
@@ -234,10 +292,11 @@ mod tests {
         let sdp = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=ice-ufrag:ab\r\na=ice-pwd:cd\r\n\
                    a=fingerprint:sha-256 AA:BB\r\na=candidate:1 1 tcp 1 127.0.0.1 9 typ host tcptype passive\r\n\
                    a=candidate:2 1 udp 2 10.0.0.1 7882 typ host\r\na=candidate:3 1 udp 2 127.0.0.1 7882 typ host\r\n\
-                   a=ssrc:77 cname:x\r\n";
+                   a=ssrc-group:FID 77 78\r\na=ssrc:77 cname:x\r\n";
         let answer = read_answer(sdp).unwrap();
-        assert_eq!(answer.candidate, "127.0.0.1:7882".parse::<SocketAddr>().unwrap());
+        assert_eq!(answer.candidate, Some("127.0.0.1:7882".parse().unwrap()));
         assert_eq!(answer.ssrc_by_mid.get("0"), Some(&77));
+        assert_eq!(answer.repeats, BTreeMap::from([(78, 77)]));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Server {
     pub keys: KeyRing,
     /// Process id, if it runs on this machine: its processor time and memory are read.
     pub pid: Option<u32>,
+    /// Address of its Prometheus page, if it is to be read.
+    pub metrics: Option<String>,
 }
 
 /// One room with one publisher and many subscribers.

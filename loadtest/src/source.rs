@@ -10,11 +10,19 @@ use crate::description::{extension_id, payload_type};
 pub const STAMP_BYTES: usize = 12;
 const MAGIC: [u8; 4] = *b"HwLt";
 
+static BEGIN: OnceLock<Instant> = OnceLock::new();
+
 /// Microseconds since this process began to measure; one clock for all clients.
 #[must_use]
 pub fn now_micros() -> u64 {
-    static BEGIN: OnceLock<Instant> = OnceLock::new();
     u64::try_from(BEGIN.get_or_init(Instant::now).elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A moment on the clock of [`now_micros`]; 0 for one before its beginning.
+#[must_use]
+pub fn micros_of(moment: Instant) -> u64 {
+    let since = moment.saturating_duration_since(*BEGIN.get_or_init(Instant::now));
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Writes the stamp over the end of a payload that has room for it.

@@ -3,6 +3,9 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
 
+mod bench;
+mod capacity;
+mod chaos;
 mod check;
 mod dev;
 mod direction;
@@ -34,6 +37,12 @@ enum Command {
     Setup,
     /// Run every fuzz target for a while.
     Fuzz(fuzz::Fuzz),
+    /// Build with full optimisation, measure, and write docs/benchmarks.md.
+    Bench(bench::Bench),
+    /// What rooms of up to a million viewers take.
+    Capacity(capacity::Capacity),
+    /// Break parts of real clusters and write docs/reliability.md.
+    Chaos(chaos::Chaos),
     /// Build the page that the gateway serves.
     Page,
 }
@@ -48,6 +57,9 @@ fn main() -> anyhow::Result<()> {
         Command::Check(check) => check.run(&root),
         Command::Setup => tools::install_for_tests(&root),
         Command::Fuzz(fuzz) => fuzz.run(&root),
+        Command::Bench(bench) => bench.run(&root),
+        Command::Capacity(capacity) => capacity.run(&root),
+        Command::Chaos(chaos) => chaos.run(&root),
         Command::Page => tools::build_page(&root),
     }
 }

@@ -1,4 +1,5 @@
-//! Gets what building and testing need: protoc, etcd, Chromium, node packages.
+//! Gets what building and testing need: protoc, etcd, Chromium, node and Python
+//! packages.
 //! Each is looked for first and installed only when it is missing.
 
 use std::path::{Path, PathBuf};
@@ -49,12 +50,14 @@ struct Package {
     variable: &'static str,
 }
 
-const PACKAGES: [Package; 2] = [
+const PACKAGES: [Package; 3] = [
     Package { program: "etcd", package: "etcd-server", variable: "HEADWATER_ETCD" },
     Package { program: "chromium", package: "chromium", variable: "HEADWATER_CHROMIUM" },
+    // Makes the bad links of the tests, where they may make some.
+    Package { program: "ip", package: "iproute2", variable: "HEADWATER_IP" },
 ];
 
-/// Installs etcd, Chromium and the node packages, and builds the page.
+/// Installs etcd, Chromium, the node and Python packages, and builds the page.
 pub fn install_for_tests(root: &Path) -> anyhow::Result<()> {
     let missing: Vec<&Package> = PACKAGES
         .iter()
@@ -65,6 +68,7 @@ pub fn install_for_tests(root: &Path) -> anyhow::Result<()> {
     }
     require_node()?;
     npm_install(root, "services/e2e")?;
+    python_install(root)?;
     build_page(root)
 }
 
@@ -127,6 +131,40 @@ fn npm_install(root: &Path, folder: &str) -> anyhow::Result<()> {
     )?;
     std::fs::write(&stamp, wanted)?;
     Ok(())
+}
+
+/// Makes a virtual environment in `target/e2e-python` with the packages of
+/// `services/e2e/requirements.txt`, unless those were installed already.
+fn python_install(root: &Path) -> anyhow::Result<()> {
+    let folder = root.join("target/e2e-python");
+    let list = root.join("services/e2e/requirements.txt");
+    let stamp = folder.join("headwater-requirements.txt");
+    let wanted = std::fs::read(&list).with_context(|| format!("no {}", list.display()))?;
+    if std::fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    if !is_installed("python3") || !has_venv() {
+        let python = Package { program: "python3", package: "python3-venv", variable: "PATH" };
+        install_packages(&[&python])?;
+    }
+    step(
+        "make a Python environment",
+        Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder),
+    )?;
+    let mut pip = Command::new(folder.join("bin/python3"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"])
+        .arg("--only-binary=:all:")
+        .arg("-r")
+        .arg(&list);
+    step("install Python packages", &mut pip)?;
+    std::fs::write(&stamp, wanted)?;
+    Ok(())
+}
+
+/// Debian packs the module that makes environments apart from Python.
+fn has_venv() -> bool {
+    let import = Command::new("python3").args(["-c", "import ensurepip, venv"]).output();
+    import.is_ok_and(|output| output.status.success())
 }
 
 /// Where the page's sources are, and what building it makes.
