@@ -1,11 +1,17 @@
 //! The command line: what can be asked for, and the help that explains it.
 //! Flags become settings; nothing is decided here.
 
+mod cluster;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use cluster::{
+    ApiArguments, KeyArguments, NodeArguments, NodeCommand, RoomArguments, RoomCommand,
+};
 
 use crate::settings::Override;
 
@@ -23,6 +29,9 @@ Examples:
 
   A link by which somebody joins a room of `headwater dev`:
     headwater token --dev --room lobby --identity ada --url http://localhost:7880
+
+  Take a node out, and wait until everybody was moved:
+    headwater node --config control-plane.toml drain node-1 --timeout 2m --wait
 
   What a role would run with:
     headwater config media-node --config node.toml
@@ -52,6 +61,10 @@ pub enum Command {
     MediaNode(MediaNodeArguments),
     /// Mint a token to join a room or to call the API.
     Token(TokenArguments),
+    /// List media nodes, cordon and drain them.
+    Node(NodeArguments),
+    /// Ask where a room is, why, and what it would take.
+    Room(RoomArguments),
     /// Print the settings that a role would run with, without secrets.
     Config(ConfigArguments),
 }
@@ -253,18 +266,8 @@ impl MediaNodeArguments {
 /// Flags of `token`.
 #[derive(Debug, Clone, Args)]
 pub struct TokenArguments {
-    /// API key.
-    #[arg(long, value_name = "KEY", requires = "secret", env = "HEADWATER_API_KEY")]
-    pub key: Option<String>,
-    /// Secret of the API key.
-    #[arg(long, value_name = "SECRET", env = "HEADWATER_API_SECRET", hide_env_values = true)]
-    pub secret: Option<String>,
-    /// Use the key pair of `headwater dev`.
-    #[arg(long, conflicts_with_all = ["key", "config"])]
-    pub dev: bool,
-    /// Take the key pair from a role's file with settings.
-    #[arg(long, value_name = "FILE", conflicts_with = "key")]
-    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub keys: KeyArguments,
     /// Room to join or, with --admin, to administer.
     #[arg(long, value_name = "ROOM")]
     pub room: Option<String>,

@@ -2,6 +2,7 @@
 //! process as `dev`, and small tools beside them.
 
 mod cli;
+mod cluster;
 mod dev;
 mod output;
 mod ports;
@@ -33,6 +34,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Gateway(arguments) => process::block_on(role::gateway(&arguments)),
         Command::MediaNode(arguments) => process::block_on(role::media_node(&arguments)),
         Command::Token(arguments) => token::run(&arguments),
+        Command::Node(arguments) => process::block_on(cluster::node(&arguments)),
+        Command::Room(arguments) => process::block_on(cluster::room(&arguments)),
         Command::Config(arguments) => settings::print(&arguments),
     }
 }

@@ -7,7 +7,7 @@ use headwater_model::{Grants, Identity, Permission, RoomId};
 use headwater_rpc::token::unix_seconds;
 use headwater_rpc::{KeyRing, TokenRequest};
 
-use crate::cli::TokenArguments;
+use crate::cli::{KeyArguments, TokenArguments};
 use crate::output;
 use crate::settings::key_pairs_of_file;
 
@@ -21,7 +21,7 @@ pub const DEV_SECRET: &str = "secret";
 /// # Errors
 /// If the token would allow nothing, or there is no key pair to sign it.
 pub fn run(arguments: &TokenArguments) -> anyhow::Result<()> {
-    let keys = key_ring(arguments)?;
+    let keys = key_ring(&arguments.keys)?;
     let request = TokenRequest { grants: grants(arguments)?, ttl: arguments.ttl };
     let token = keys.mint(&request, unix_seconds())?;
     output::say(&token);
@@ -36,7 +36,11 @@ pub fn join_link(gateway_url: &str, room: &str, token: &str) -> String {
     format!("{}/room/{}?token={token}", gateway_url.trim_end_matches('/'), percent_encode(room))
 }
 
-fn key_ring(arguments: &TokenArguments) -> anyhow::Result<KeyRing> {
+/// The key pair that the flags name.
+///
+/// # Errors
+/// If they name none, or one that cannot be used.
+pub fn key_ring(arguments: &KeyArguments) -> anyhow::Result<KeyRing> {
     match (&arguments.key, &arguments.secret, &arguments.config) {
         (Some(key), Some(secret), _) => {
             KeyRing::single(key, secret).context("the key pair cannot be used")
