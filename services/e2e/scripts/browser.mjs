@@ -8,6 +8,8 @@ import { chromium } from "playwright-core";
 
 const require = createRequire(import.meta.url);
 const bundle = require.resolve("livekit-client").replace(/[^/]+$/, "livekit-client.umd.js");
+// The package names no entry point.
+const doors = require.resolve("whip-whep/package.json").replace(/[^/]+$/, "");
 
 const FLAGS = [
   "--no-sandbox",
@@ -24,27 +26,32 @@ const FLAGS = [
 ];
 
 /** Starts Chromium; `tcpOnly` takes UDP away from its WebRTC. */
-export async function startBrowser({ tcpOnly = false } = {}) {
-  const flags = tcpOnly ? [...FLAGS, "--webrtc-ip-handling-policy=disable_non_proxied_udp"] : FLAGS;
+export async function startBrowser({ tcpOnly = false, program, flags = [] } = {}) {
+  const tcp = tcpOnly ? ["--webrtc-ip-handling-policy=disable_non_proxied_udp"] : [];
   return chromium.launch({
-    executablePath: process.env.HEADWATER_CHROMIUM ?? "/usr/bin/chromium",
-    args: flags,
+    executablePath: program ?? process.env.HEADWATER_CHROMIUM ?? "/usr/bin/chromium",
+    args: [...FLAGS, ...tcp, ...flags],
     headless: true,
   });
 }
 
-/** Serves the bare page on loopback until closed. */
-export async function servePage() {
-  const script = await readFile(bundle);
+/** Serves the bare page until closed, on loopback if nothing else is said. */
+export async function servePage(host = "127.0.0.1") {
+  const scripts = {
+    "/livekit-client.umd.js": await readFile(bundle),
+    "/whip.js": await readFile(`${doors}whip.js`),
+    "/whep.js": await readFile(`${doors}whep.js`),
+  };
   const server = createServer((request, response) => {
-    if (request.url === "/livekit-client.umd.js") {
+    const script = scripts[request.url];
+    if (script) {
       response.setHeader("content-type", "text/javascript").end(script);
     } else {
       response.setHeader("content-type", "text/html").end('<!doctype html><title>test</title><body><script src="/livekit-client.umd.js"></script>');
     }
   });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return { address: `http://127.0.0.1:${server.address().port}/`, close: () => server.close() };
+  await new Promise((resolve) => server.listen(0, host, resolve));
+  return { address: `http://${host}:${server.address().port}/`, close: () => server.close() };
 }
 
 /** Opens the bare page in a context of its own; errors of the page end the script. */

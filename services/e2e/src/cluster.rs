@@ -24,15 +24,17 @@ const CLUSTER_SECRET: &str = "the-roles-of-the-whole-cluster-tests";
 pub struct Options {
     /// Members of etcd: 1 or 3.
     pub etcd_members: usize,
-    /// Processes of each role.
+    /// Processes of each role that is not a media node.
     pub replicas: usize,
+    /// Media nodes.
+    pub media_nodes: usize,
     /// URL of an OTLP collector. Empty means none.
     pub otlp_endpoint: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { etcd_members: 3, replicas: 2, otlp_endpoint: String::new() }
+        Self { etcd_members: 3, replicas: 2, media_nodes: 2, otlp_endpoint: String::new() }
     }
 }
 
@@ -79,7 +81,7 @@ impl Cluster {
         let mut control_planes =
             numbers().map(|n| common.control_plane(n)).collect::<Result<Vec<_>>>()?;
         let mut media_nodes =
-            numbers().map(|n| common.media_node(n)).collect::<Result<Vec<_>>>()?;
+            (0..options.media_nodes).map(|n| common.media_node(n)).collect::<Result<Vec<_>>>()?;
         let urls: Vec<String> =
             control_planes.iter().map(|role| format!("http://127.0.0.1:{}", role.port)).collect();
         let mut gateways =
@@ -102,7 +104,7 @@ impl Cluster {
             _balancer: balancer,
             _folder: folder,
         };
-        cluster.wait_serving(options.replicas)?;
+        cluster.wait_serving(options.media_nodes)?;
         Ok(cluster)
     }
 
@@ -158,6 +160,22 @@ impl Role {
     pub fn restart(&mut self) -> Result<()> {
         self.process = Process::start(&self.folder, &self.name, &self.arguments)?;
         self.process.wait_ready(self.admin_port)
+    }
+
+    /// Waits until it has ended, however that came.
+    ///
+    /// # Errors
+    /// If it still runs after `limit`.
+    pub fn wait_end(&mut self, limit: Duration) -> Result<()> {
+        let name = &self.name;
+        let process = &mut self.process;
+        wait(&format!("the end of {name}"), limit, || (!process.is_running(), String::new()))
+    }
+
+    /// Its id in the cluster, if it is a media node.
+    #[must_use]
+    pub fn node_id(&self) -> String {
+        self.name.replace("media-node-", "node-")
     }
 
     /// The process.

@@ -1,7 +1,11 @@
 //! Whole systems for the tests of this crate: [`dev`] is everything in one
 //! process, [`cluster`] the roles apart on a real etcd, with a [`balancer`] in
-//! front of its gateways.
+//! front of its gateways. An [`audience`] of real SDKs listens while [`chaos`]
+//! breaks parts of a cluster.
 
+pub mod api;
+pub mod audience;
 pub mod balancer;
+pub mod chaos;
 pub mod cluster;
 pub mod dev;

@@ -4,18 +4,22 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use headwater_e2e::audience::{Audience, Report, all_hear};
 use headwater_e2e::cluster::{API_KEY, API_SECRET, Cluster, Options, Role, wait};
 use headwater_loadtest::client::{Client, ClientConfig, Receive};
 use headwater_loadtest::run::Server;
 use headwater_rpc::token::KeyRing;
-use headwater_testkit::script;
-use serde_json::Value;
 
 /// Media of a participant is interrupted if nothing comes for longer.
 const GAP_LIMIT: Duration = Duration::from_secs(1);
 
 fn server(url: &str) -> Server {
-    Server { url: url.to_owned(), keys: KeyRing::single(API_KEY, API_SECRET).unwrap(), pid: None }
+    Server {
+        url: url.to_owned(),
+        keys: KeyRing::single(API_KEY, API_SECRET).unwrap(),
+        pid: None,
+        metrics: None,
+    }
 }
 
 /// Joins, publishes audio, and receives that of one other.
@@ -283,72 +287,6 @@ async fn etcd_gone_for_thirty_seconds_does_not_touch_media() {
     assert_no_complaints(&cluster);
 }
 
-/// People with rtc-node, whose SDK reconnects as it was written to.
-struct Audience {
-    script: script::Running,
-    people: usize,
-    /// Longest time that each of them heard no beat, since they were forgotten, in ms.
-    gaps: Vec<u64>,
-    /// Longest time that anybody heard no tone, in ms.
-    worst_quiet: u64,
-}
-
-impl Audience {
-    fn join(cluster: &Cluster, rooms: usize) -> Self {
-        let script =
-            script::start("audience.mjs", &[&rooms.to_string(), "audience"], &cluster.target)
-                .unwrap();
-        let people = rooms * 2;
-        let mut audience = Self { script, people, gaps: vec![0; people], worst_quiet: 0 };
-        audience.until("everybody hears everybody", Duration::from_secs(60), all_hear);
-        // This report still holds what was before they heard each other.
-        audience.forget();
-        audience
-    }
-
-    /// Begins to measure anew.
-    fn forget(&mut self) {
-        self.gaps.fill(0);
-        self.worst_quiet = 0;
-    }
-
-    fn worst_gap(&self) -> u64 {
-        self.gaps.iter().copied().fold(0, u64::max)
-    }
-
-    /// Reads reports until one fits. Nobody may be told that it is disconnected.
-    fn until(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        fits: impl Fn(&[Value]) -> bool,
-    ) -> Vec<Value> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let line = self.script.line(Duration::from_secs(60)).unwrap();
-            let Ok(report) = serde_json::from_str::<Vec<Value>>(&line) else { continue };
-            assert_eq!(report.len(), self.people, "{line}");
-            for (one, gap) in report.iter().zip(&mut self.gaps) {
-                assert_eq!(one["disconnected"], "", "somebody was disconnected: {one}");
-                *gap = (*gap).max(number(one, "gapMs"));
-                self.worst_quiet = self.worst_quiet.max(number(one, "quietMs"));
-            }
-            if fits(&report) {
-                return report;
-            }
-            assert!(Instant::now() < deadline, "not within {limit:?}: {what}; seen last: {line}");
-        }
-    }
-}
-
-fn all_hear(report: &[Value]) -> bool {
-    report.iter().all(|one| number(one, "heard") >= 10 && number(one, "loud") >= 50)
-}
-
-fn number(report: &Value, name: &str) -> u64 {
-    report[name].as_u64().unwrap_or_else(|| panic!("no {name} in {report}"))
-}
-
 /// Waits until the nodes show this many people; their gauges are brought up to
 /// date once a second.
 fn wait_for_people(cluster: &Cluster, people: f64, limit: Duration) {
@@ -370,7 +308,7 @@ fn signal_connections(cluster: &Cluster) -> Vec<f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_gateway_loses_nobody_for_good() {
     let mut cluster = Cluster::start(&Options::default()).unwrap();
-    let mut audience = Audience::join(&cluster, 4);
+    let mut audience = Audience::join(&cluster.target, 4, "audience").unwrap();
     let before = signal_connections(&cluster);
     println!("8 people; signalling connections per gateway {before:?}");
     assert_eq!(before.iter().sum::<f64>(), 8.0);
@@ -386,26 +324,27 @@ async fn a_killed_gateway_loses_nobody_for_good() {
     .unwrap();
     println!("everybody signals again after {:?}", killed.elapsed());
     let moved = before[0] as u64;
-    let reconnects =
-        |report: &[Value]| -> u64 { report.iter().map(|one| number(one, "reconnects")).sum() };
-    let report = audience.until("all are back", Duration::from_secs(30), |report| {
-        all_hear(report) && reconnects(report) >= moved
-    });
+    let reconnects = |report: &[Report]| -> u64 { report.iter().map(|one| one.reconnects).sum() };
+    let report = audience
+        .until("all are back", Duration::from_secs(30), |report| {
+            all_hear(report) && reconnects(report) >= moved
+        })
+        .unwrap();
     // The tone goes on while the SDK signals anew. The beats of those who moved do
     // not: the SDK keeps data messages back until it has resumed. Those of the
     // others do, also to the ones who moved.
     let from_unmoved: Vec<u64> = (0..report.len())
-        .filter(|index| number(&report[index ^ 1], "reconnects") == 0)
-        .map(|index| audience.gaps[index])
+        .filter(|index| report[index ^ 1].reconnects == 0)
+        .map(|index| audience.silences()[index].gap_ms)
         .collect();
     println!(
         "one gateway killed: {moved} people moved, {} reconnects; longest without the tone {} ms, without a beat \
          {} ms, without a beat of somebody who did not move {from_unmoved:?} ms",
         reconnects(&report),
-        audience.worst_quiet,
+        audience.worst_quiet(),
         audience.worst_gap(),
     );
-    assert!(audience.worst_quiet < 1000, "no tone for {} ms", audience.worst_quiet);
+    assert!(audience.worst_quiet() < 1000, "no tone for {} ms", audience.worst_quiet());
     assert!(from_unmoved.iter().all(|gap| *gap < 1000), "{from_unmoved:?}");
 
     // Signalling works for those who moved: they learn who joins and leaves.
@@ -414,13 +353,17 @@ async fn a_killed_gateway_loses_nobody_for_good() {
     for room in 0..4 {
         guests.push(join(&url, &format!("audience-{room}"), "eve").await.unwrap());
     }
-    let know = |report: &[Value], others| report.iter().all(|one| number(one, "others") == others);
-    audience.until("all know the guests", Duration::from_secs(10), |report| know(report, 2));
+    let know = |report: &[Report], others| report.iter().all(|one| one.others == others);
+    audience
+        .until("all know the guests", Duration::from_secs(10), |report| know(report, 2))
+        .unwrap();
     for guest in guests {
         assert!(guest.observed().sink.packets() > 0, "a guest hears nobody");
         guest.leave().await.unwrap();
     }
-    audience.until("all know that they left", Duration::from_secs(10), |report| know(report, 1));
+    audience
+        .until("all know that they left", Duration::from_secs(10), |report| know(report, 1))
+        .unwrap();
 
     cluster.gateways[0].restart().unwrap();
     let url = cluster.gateways[0].signal_url();
@@ -430,13 +373,15 @@ async fn a_killed_gateway_loses_nobody_for_good() {
     // A node gives up a participant whose gateway is gone after 30 s; not one who
     // came back through another.
     audience.forget();
-    audience.until("all are there after 35 s", Duration::from_secs(60), |report| {
-        killed.elapsed() > Duration::from_secs(35) && all_hear(report) && know(report, 1)
-    });
+    audience
+        .until("all are there after 35 s", Duration::from_secs(60), |report| {
+            killed.elapsed() > Duration::from_secs(35) && all_hear(report) && know(report, 1)
+        })
+        .unwrap();
     wait_for_people(&cluster, 8.0, Duration::from_secs(3));
     println!(
         "until 35 s after: longest without the tone {} ms, without a beat {} ms",
-        audience.worst_quiet,
+        audience.worst_quiet(),
         audience.worst_gap()
     );
     drop(audience);

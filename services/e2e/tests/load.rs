@@ -1,10 +1,15 @@
-//! Many native clients: nothing is left behind, and everybody receives.
+//! Many native clients: nothing is left behind, everybody receives, whoever comes late
+//! sees something at once, and strangers disturb nobody.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use headwater_e2e::dev::Dev;
 use headwater_loadtest::client::Video;
+use headwater_loadtest::crowd;
+use headwater_loadtest::outcome::Outcome;
 use headwater_loadtest::run::{Broadcast, Server, broadcast, churn};
+use headwater_loadtest::scenario::Scenario;
 use headwater_rpc::token::KeyRing;
 use headwater_testkit::process::{http_get, metric};
 
@@ -13,6 +18,7 @@ fn server(dev: &Dev) -> Server {
         url: dev.target.url.clone(),
         keys: KeyRing::single("devkey", "secret").unwrap(),
         pid: Some(dev.process.pid()),
+        metrics: Some(format!("http://127.0.0.1:{}/metrics", dev.admin_port)),
     }
 }
 
@@ -65,6 +71,123 @@ async fn a_thousand_joins_and_leaves_leave_nothing_behind() {
         "descriptors grew from {descriptors} to {descriptors_after}"
     );
     assert_eq!(dev.complaints(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_soak_with_churn_leaves_memory_tasks_descriptors_and_series_flat() {
+    let dev = Dev::start(&[]).unwrap();
+    let mut scenario = shipped("soak-short");
+    (scenario.warm_up_seconds, scenario.duration_seconds) = (10.0, 30.0);
+    let outcome = run(&dev, &scenario).await;
+    let server = outcome.server.as_ref().unwrap();
+    let (first, last) = server.scrapes.unwrap();
+    println!(
+        "{} joins; memory {} to {} KiB, descriptors {} to {}, threads {} to {}, tasks {:?} to {:?}, \
+         series {} to {}",
+        outcome.joins.begun,
+        server.begin.memory_kib,
+        server.end.memory_kib,
+        server.begin.descriptors,
+        server.end.descriptors,
+        server.begin.threads,
+        server.end.threads,
+        first.tasks,
+        last.tasks,
+        first.series,
+        last.series
+    );
+    for name in [
+        "memory_growth_kib_max",
+        "descriptors_growth_max",
+        "tasks_growth_max",
+        "series_growth_max",
+        "failures_max",
+    ] {
+        assert_holds(&outcome, name);
+    }
+    assert!(outcome.joins.begun >= 70, "{} joins", outcome.joins.begun);
+    assert!(outcome.packets > 10_000, "{} packets", outcome.packets);
+    settle(&dev).await;
+    assert_eq!(dev.complaints(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_joiner_among_a_hundred_sees_a_kept_keyframe_and_asks_nobody() {
+    let dev = Dev::start(&[]).unwrap();
+    let mut scenario = shipped("late-joiner");
+    (scenario.duration_seconds, scenario.load.decrypt_every) = (8.0, 8);
+    let outcome = run(&dev, &scenario).await;
+    let late = outcome.joins.late_first_keyframe.unwrap();
+    println!(
+        "{} late joiners among 100, first picture p50 {:.0} ms, p95 {:.0} ms, longest {:.0} ms; \
+         {} keyframe requests reached the publisher",
+        late.count, late.p50, late.p95, late.max, outcome.keyframe_requests
+    );
+    assert!(late.count >= 20, "only {} came late and saw something", late.count);
+    assert_eq!(outcome.keyframe_requests, 0);
+    let asked = gauge(&dev, "headwater_pli_total{direction=\"out\"}");
+    assert_eq!(asked, 0.0, "the node asked the publisher for keyframes");
+    assert!(gauge(&dev, "headwater_keyframes_replayed_total") >= 20.0);
+    // 300 ms is what is wanted; a busy machine may take longer, a second keyframe interval
+    // would show that nothing was kept.
+    assert!(late.p50 < 900.0, "{} ms", late.p50);
+    assert_holds(&outcome, "failures_max");
+    assert_eq!(dev.complaints(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_from_strangers_costs_nobody_media_and_leaves_no_state() {
+    let dev = Dev::start(&[]).unwrap();
+    let mut scenario = shipped("flood");
+    scenario.duration_seconds = 8.0;
+    let outcome = run(&dev, &scenario).await;
+    let (flood, server) = (outcome.flood.unwrap(), outcome.server.as_ref().unwrap());
+    let (first, last) = server.scrapes.unwrap();
+    println!(
+        "{} datagrams of strangers, {:.0} a second; {:.3} % of {} media packets lost; memory {} to \
+         {} KiB, descriptors {} to {}, tasks {:?} to {:?}, series {} to {}; server {:.2} CPU-seconds \
+         of {:.1} s",
+        flood.sent,
+        flood.per_second,
+        outcome.lost_percent(),
+        outcome.packets,
+        server.begin.memory_kib,
+        server.end.memory_kib,
+        server.begin.descriptors,
+        server.end.descriptors,
+        first.tasks,
+        last.tasks,
+        first.series,
+        last.series,
+        server.cpu_seconds,
+        outcome.seconds
+    );
+    assert!(flood.sent > 100_000, "only {} were sent", flood.sent);
+    assert!(outcome.packets > 10_000, "{} packets", outcome.packets);
+    for name in ["lost_percent_max", "failures_max", "memory_growth_kib_max"] {
+        assert_holds(&outcome, name);
+    }
+    assert_holds(&outcome, "descriptors_growth_max");
+    // Nobody of them became a participant, a transport or a session.
+    settle(&dev).await;
+    assert_eq!(gauge(&dev, "headwater_transports"), 0.0);
+    assert_eq!(dev.complaints(), Vec::<String>::new());
+}
+
+/// A scenario as it is shipped.
+fn shipped(name: &str) -> Scenario {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../loadtest/scenarios");
+    Scenario::read(&folder.join(format!("{name}.toml"))).unwrap()
+}
+
+async fn run(dev: &Dev, scenario: &Scenario) -> Outcome {
+    crowd::run(&server(dev), scenario, |_| {}).await.unwrap()
+}
+
+fn assert_holds(outcome: &Outcome, name: &str) {
+    let check = outcome.checks.iter().find(|check| check.name == name).unwrap();
+    let reasons = (&outcome.invalid_because, &outcome.joins.failure_reasons);
+    assert!(check.passed, "{check:?} {reasons:?}");
 }
 
 /// Waits until the node holds nobody.

@@ -351,6 +351,7 @@ fn server(dev: &Dev) -> Server {
         url: dev.target.url.clone(),
         keys: KeyRing::single("devkey", "secret").unwrap(),
         pid: None,
+        metrics: None,
     }
 }
 

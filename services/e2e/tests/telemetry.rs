@@ -103,7 +103,7 @@ impl Collector {
 
 async fn join(cluster: &Cluster, identity: &str) -> Client {
     let keys = KeyRing::single(API_KEY, API_SECRET).unwrap();
-    let server = Server { url: cluster.target.url.clone(), keys, pid: None };
+    let server = Server { url: cluster.target.url.clone(), keys, pid: None, metrics: None };
     let client = Client::join(ClientConfig {
         url: server.url.clone(),
         token: server.token("room-of-somebody", identity).unwrap(),
@@ -126,7 +126,9 @@ async fn join(cluster: &Cluster, identity: &str) -> Client {
 async fn one_join_is_one_trace_over_three_roles() {
     let collector = Collector::default();
     let otlp_endpoint = collector.start().await;
-    let cluster = Cluster::start(&Options { etcd_members: 1, replicas: 1, otlp_endpoint }).unwrap();
+    let cluster =
+        Cluster::start(&Options { etcd_members: 1, replicas: 1, media_nodes: 1, otlp_endpoint })
+            .unwrap();
     let client = join(&cluster, "person-ada").await;
     client.leave().await.unwrap();
 
@@ -203,7 +205,7 @@ fn family_of(name: &str, typed: &BTreeMap<String, String>) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_roles_metrics_are_well_formed_and_bounded() {
-    let options = Options { etcd_members: 1, replicas: 1, ..Options::default() };
+    let options = Options { etcd_members: 1, replicas: 1, media_nodes: 1, ..Options::default() };
     let cluster = Cluster::start(&options).unwrap();
     let clients = [join(&cluster, "person-ada").await, join(&cluster, "person-bob").await];
     wait("media is counted", Duration::from_secs(10), || {

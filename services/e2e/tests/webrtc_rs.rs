@@ -77,6 +77,7 @@ async fn a_webrtc_rs_peer_receives_video() {
         url: dev.target.url.clone(),
         keys: KeyRing::single("devkey", "secret").unwrap(),
         pid: None,
+        metrics: None,
     };
     let publisher = Client::join(ClientConfig {
         url: server.url.clone(),
