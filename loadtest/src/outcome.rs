@@ -318,7 +318,7 @@ impl Outcome {
             undecryptable: sum(|peer| peer.undecryptable),
             packets_sent: sum(|peer| peer.packets_sent),
             flood: measured.flood,
-            server: server(&measured, packets),
+            server: server(&measured, packets, scenario.participants()),
             load: load(&measured, packets),
             groups: groups(&measured),
             timeline,
@@ -425,10 +425,12 @@ fn media(peers: &[PeerReport], part: fn(&PeerReport) -> (Counts, &Histogram)) ->
     }
 }
 
-fn server(measured: &Measured, packets: u64) -> Option<ServerUse> {
+/// `places` is how many clients there are at a time: those who left were replaced.
+fn server(measured: &Measured, packets: u64, places: usize) -> Option<ServerUse> {
     let (begin, end) = (measured.server_begin?, measured.server_end?);
     let cpu_seconds = end.cpu_seconds - begin.cpu_seconds;
-    let clients = measured.peers.iter().filter(|peer| peer.connected_ms.is_some()).count();
+    let connected = measured.peers.iter().filter(|peer| peer.connected_ms.is_some()).count();
+    let clients = connected.min(places);
     let grown = measured.before.map(|before| end.memory_kib as f64 - before.memory_kib as f64);
     Some(ServerUse {
         cpu_seconds,

@@ -126,11 +126,7 @@ pub(crate) fn run(
     SimulatePlacementResponse {
         depth: topology::depth(&plan),
         inter_zone_links: topology::inter_zone_links(&plan, &world.nodes),
-        unplaced_participants: if tree.missing > 0 || plan.shards.is_empty() {
-            unplaced
-        } else {
-            0
-        },
+        unplaced_participants: unplaced,
         shards_removed: removed,
         shards_reparented: reparented,
         planning_time: Some(convert::duration(planning_time.max(Duration::from_nanos(1)))),

@@ -62,7 +62,9 @@ fn shares(results: &[Result]) -> Chart {
 }
 
 fn latencies(results: &[Result]) -> Chart {
-    let groups = results.iter().filter_map(|result| {
+    // A case in which the load was behind would dwarf all others and says nothing.
+    let sound = results.iter().filter(|result| result.invalid().0 == 0);
+    let groups = sound.filter_map(|result| {
         let at = |share: &str| {
             let of = |kind: &str| result.median(&format!("/{kind}/latency/{share}"));
             of("video").or_else(|| of("audio"))

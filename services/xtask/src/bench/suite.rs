@@ -117,13 +117,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "rooms-50x8",
-        title: "50 rooms of 8, a speaker with 1.2 Mbit/s and audio in each",
+        title: "50 rooms of 8, 1.2 Mbit/s and audio in each",
         yardstick: speaker(7, 1500.0),
         peers: None,
     },
     Case {
         name: "audio-100",
-        title: "100 people with microphones in one room, five speak",
+        title: "100 microphones in one room, five speak",
         yardstick: Some(Yardstick {
             subscribers: 99,
             frame_rate: 490.0,

@@ -121,9 +121,9 @@ fn rates(assumptions: &Assumptions, rooms: &[Room]) -> String {
         "## Rates of the control plane
 
 While everybody joins within {} s, with {} replicas. A join writes nothing to the registry; plans are at least 2 s apart. A lease
-renewal is a message to etcd and no write. Choosing one's shard is measured with everybody there; it is what a join costs the
-control plane that could grow with the room, and does not: of a large room 32 shards are looked at. Reports come once a second from every node to every replica; a plan sends a slice of at
-most some hundred peers to each of its shards.
+renewal is a message to etcd and no write. Choosing one's shard is measured with everybody there: of a large room 32 shards are
+looked at and not all of them. Reports come once a second from every node to every replica; a plan sends a slice of at most some
+hundred peers to each of its shards.
 
 | viewers | joins/s | joins/s per node | choosing one's shard | processors that takes | plan writes/s | bytes written/s | lease renewals/s | load reports/s | slices/s |
 |---|---|---|---|---|---|---|---|---|---|
