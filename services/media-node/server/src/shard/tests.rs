@@ -2,6 +2,7 @@
 //! costs, and what becomes of one that was lost.
 
 mod peer;
+mod spanning;
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};

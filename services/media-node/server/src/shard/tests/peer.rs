@@ -166,6 +166,11 @@ impl Peer {
         copies.copied().unwrap_or_default()
     }
 
+    /// Packets of all SSRCs.
+    pub fn packets(&self) -> usize {
+        self.received.values().map(BTreeMap::len).sum()
+    }
+
     /// Packets of an SSRC.
     pub fn count_of(&self, ssrc: u32) -> usize {
         self.received.get(&ssrc).map_or(0, BTreeMap::len)
