@@ -1,3 +1,5 @@
+//! Offers as encoders and players write them, and what is no offer.
+
 use super::*;
 
 const OBS: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
