@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use headwater_testkit::etcd::EtcdCluster;
+use headwater_testkit::etcd::{Certificates, EtcdCluster};
 use headwater_testkit::ports::free_port;
 use headwater_testkit::process::{Process, http_get, metric};
 use headwater_testkit::script::Target;
@@ -30,11 +30,20 @@ pub struct Options {
     pub media_nodes: usize,
     /// URL of an OTLP collector. Empty means none.
     pub otlp_endpoint: String,
+    /// Participants that one shard carries, if nodes are to relay: a room with more
+    /// than three quarters of it spans several.
+    pub shard_participants: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { etcd_members: 3, replicas: 2, media_nodes: 2, otlp_endpoint: String::new() }
+        Self {
+            etcd_members: 3,
+            replicas: 2,
+            media_nodes: 2,
+            otlp_endpoint: String::new(),
+            shard_participants: None,
+        }
     }
 }
 
@@ -75,8 +84,14 @@ impl Cluster {
     pub fn start(options: &Options) -> Result<Self> {
         let etcd = EtcdCluster::start(options.etcd_members)?;
         let folder = tempfile::tempdir()?;
-        let common =
-            Common { folder: folder.path(), etcd: &etcd, otlp_endpoint: &options.otlp_endpoint };
+        let relaying = options.shard_participants;
+        let common = Common {
+            folder: folder.path(),
+            etcd: &etcd,
+            otlp_endpoint: &options.otlp_endpoint,
+            shard_participants: relaying.unwrap_or(0),
+            relays: relaying.map(|_| Certificates::generate(folder.path())).transpose()?,
+        };
         let numbers = || 0..options.replicas;
         let mut control_planes =
             numbers().map(|n| common.control_plane(n)).collect::<Result<Vec<_>>>()?;
@@ -247,15 +262,20 @@ struct Common<'a> {
     folder: &'a Path,
     etcd: &'a EtcdCluster,
     otlp_endpoint: &'a str,
+    shard_participants: u32,
+    /// What media nodes show each other, if they relay.
+    relays: Option<Certificates>,
 }
 
 impl Common<'_> {
     fn control_plane(&self, number: usize) -> Result<Role> {
         let port = free_port();
         let settings = format!(
-            "{}{}\n[control_plane.server]\naddress = \"127.0.0.1:{port}\"\n",
+            "{}{}\n[control_plane]\nshard_participants = {}\n\
+             [control_plane.server]\naddress = \"127.0.0.1:{port}\"\n",
             self.registry(),
-            keys()
+            keys(),
+            self.shard_participants,
         );
         self.start("control-plane", number, port, &settings)
     }
@@ -264,8 +284,9 @@ impl Common<'_> {
         let [port, udp, tcp] = std::array::from_fn(|_| free_port());
         let settings = format!(
             "{}\n[media_node]\nnode_id = \"node-{number}\"\nlisten = \"127.0.0.1:{port}\"\n\
-             udp_port = {udp}\ntcp_port = {tcp}\nadvertise_ips = [\"127.0.0.1\"]\n",
-            self.registry()
+             udp_port = {udp}\ntcp_port = {tcp}\nadvertise_ips = [\"127.0.0.1\"]\n{}",
+            self.registry(),
+            self.relay(),
         );
         self.start("media-node", number, port, &settings)
     }
@@ -277,6 +298,18 @@ impl Common<'_> {
             keys()
         );
         self.start("gateway", number, port, &settings)
+    }
+
+    fn relay(&self) -> String {
+        let Some(files) = &self.relays else { return String::new() };
+        format!(
+            "[media_node.relay]\nlisten = \"127.0.0.1:{}\"\nserver_name = \"localhost\"\n\
+             roots_file = {:?}\ncertificate_file = {:?}\nkey_file = {:?}\n",
+            free_port(),
+            files.ca,
+            files.server,
+            files.server_key,
+        )
     }
 
     fn registry(&self) -> String {

@@ -126,9 +126,14 @@ async fn join(cluster: &Cluster, identity: &str) -> Client {
 async fn one_join_is_one_trace_over_three_roles() {
     let collector = Collector::default();
     let otlp_endpoint = collector.start().await;
-    let cluster =
-        Cluster::start(&Options { etcd_members: 1, replicas: 1, media_nodes: 1, otlp_endpoint })
-            .unwrap();
+    let options = Options {
+        etcd_members: 1,
+        replicas: 1,
+        media_nodes: 1,
+        otlp_endpoint,
+        ..Options::default()
+    };
+    let cluster = Cluster::start(&options).unwrap();
     let client = join(&cluster, "person-ada").await;
     client.leave().await.unwrap();
 

@@ -1,5 +1,5 @@
 //! Certificates for one test cluster: an authority of its own, one certificate
-//! for the members and one for clients.
+//! for the members and one for clients. Relaying media nodes are members, too.
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,11 @@ use rcgen::{
 pub struct Certificates {
     /// The authority's certificate.
     pub ca: PathBuf,
-    /// The members' certificate, for `127.0.0.1` and `localhost`.
-    server: PathBuf,
-    server_key: PathBuf,
+    /// The members' certificate, for `127.0.0.1` and `localhost`, as servers and as
+    /// clients.
+    pub server: PathBuf,
+    /// Its key.
+    pub server_key: PathBuf,
     /// A client's certificate.
     pub client: PathBuf,
     /// Its key.
