@@ -1,10 +1,11 @@
 // Two Chromium pages with the unmodified SDK in one room: each must see the
-// other move and hear it. Arguments: signalling version (v0|v1), protocol (udp|tcp).
+// other move and hear it, and gets its message. Arguments: signalling version
+// (v0|v1), protocol (udp|tcp|any), milliseconds between the joins (0).
 
 import { openPage, servePage, startBrowser } from "./browser.mjs";
 import { assert, joinToken, until, url } from "./settings.mjs";
 
-const [version = "v1", protocol = "udp"] = process.argv.slice(2);
+const [version = "v1", protocol = "udp", pause = "0"] = process.argv.slice(2);
 const roomName = `two-pages-${version}-${protocol}-${process.pid}`;
 
 /** Runs in the page: joins, publishes, and shows what arrives. */
@@ -23,6 +24,8 @@ async function join({ url, token, version }) {
       media.requestVideoFrameCallback(() => { window.firstFrameMs = performance.now() - begun; });
     } else window.audio = { track, media };
   });
+  window.messages = [];
+  room.on("dataReceived", (payload, from) => { window.messages.push(`${from?.identity}: ${new TextDecoder().decode(payload)}`); });
   await room.connect(url, token);
   window.connectedMs = performance.now() - begun;
   await room.localParticipant.enableCameraAndMicrophone();
@@ -76,7 +79,10 @@ const browser = await startBrowser({ tcpOnly: protocol === "tcp" });
 const server = await servePage();
 try {
   const people = await Promise.all(["ada", "bob"].map(async (name) => ({ name, ...(await openPage(browser, server.address, name)) })));
-  await Promise.all(people.map(async ({ name, page }) => page.evaluate(join, { url, token: await joinToken(roomName, name), version })));
+  await Promise.all(people.map(async ({ name, page }, index) => {
+    await new Promise((resolve) => setTimeout(resolve, index * Number(pause)));
+    await page.evaluate(join, { url, token: await joinToken(roomName, name), version });
+  }));
   for (const { name, page, sockets } of people) {
     const seen = await until(`${name} sees and hears the other`, 20_000, async () => {
       const now = await page.evaluate(observe);
@@ -85,8 +91,16 @@ try {
     assert(sockets.some((socket) => socket.endsWith(version === "v1" ? "/rtc/v1" : "/rtc")), `${name} did not use ${version}: ${sockets}`);
     if (version === "v0") assert(!sockets.some((socket) => socket.endsWith("/rtc/v1")) , `${name} used v1: ${sockets}`);
     const used = await page.evaluate(pairProtocol);
-    assert(used === protocol, `${name} is connected by ${used}, not ${protocol}`);
+    assert(protocol === "any" || used === protocol, `${name} is connected by ${used}, not ${protocol}`);
     console.log(JSON.stringify({ name, version, protocol, ...seen }));
+  }
+  for (const { name, page } of people) {
+    const other = people.find((one) => one.name !== name);
+    await page.evaluate(() => window.room.localParticipant.publishData(new TextEncoder().encode("hello"), { reliable: true }));
+    await until(`${other.name} gets the message of ${name}`, 5_000, async () => {
+      const messages = await other.page.evaluate(() => window.messages);
+      return { messages, done: messages.length === 1 && messages[0] === `${name}: hello` };
+    });
   }
 } finally {
   await browser.close();
