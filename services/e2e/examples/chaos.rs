@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     let mut runs: Vec<Run> = Vec::new();
     for fault in &faults {
         println!("=== {} ({})", fault.title, fault.id);
-        let mut scene = Scene::start()?;
+        let mut scene = if fault.spanning { Scene::start_spanning()? } else { Scene::start()? };
         for number in 1..=arguments.runs {
             let run = scene.play(fault, number).with_context(|| fault.id)?;
             println!(

@@ -2,12 +2,13 @@
 // lossy channel every 50 ms and plays a tone; each notes what it hears of the
 // other: beats, how long it heard neither beat nor tone, and how many others it
 // knows of. Speaks JSON lines on standard output, one report a second, until its
-// standard input closes. Arguments: number of rooms, prefix of their names.
+// standard input closes. Arguments: number of rooms, prefix of their names,
+// milliseconds between the first's join and the second's in each room (0).
 
 import { AudioFrame, AudioSource, AudioStream, LocalAudioTrack, Room, RoomEvent, TrackKind, TrackPublishOptions, TrackSource } from "@livekit/rtc-node";
 import { joinToken, url } from "./settings.mjs";
 
-const [rooms = "1", prefix = "audience"] = process.argv.slice(2);
+const [rooms = "1", prefix = "audience", pause = "0"] = process.argv.slice(2);
 const samples = Int16Array.from({ length: 480 }, (_, index) => Math.sin((index / 480) * Math.PI * 8) * 8000);
 let running = true;
 
@@ -85,8 +86,11 @@ const members = [];
 for (let index = 0; index < Number(rooms); index += 1) {
   for (const identity of ["ada", "bob"]) members.push(new Member(`${prefix}-${index}`, identity));
 }
-for (let index = 0; index < members.length; index += 4) {
-  await Promise.all(members.slice(index, index + 4).map((member) => member.join()));
+// With a pause, all the first ones come before all the second ones.
+const order = Number(pause) > 0 ? [...members].sort((one, other) => one.identity.localeCompare(other.identity)) : members;
+for (let index = 0; index < order.length; index += 4) {
+  if (Number(pause) > 0 && index > 0 && order[index].identity !== order[index - 1].identity) await new Promise((resolve) => setTimeout(resolve, Number(pause)));
+  await Promise.all(order.slice(index, index + 4).map((member) => member.join()));
 }
 setInterval(() => { console.log(JSON.stringify(members.map((member) => member.report()))); }, 1000);
 process.stdin.resume();

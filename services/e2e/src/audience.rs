@@ -63,7 +63,22 @@ impl Audience {
     /// # Errors
     /// If they do not hear each other within a minute.
     pub fn join(target: &Target, rooms: usize, prefix: &str) -> Result<Self> {
-        let script = script::start("audience.mjs", &[&rooms.to_string(), prefix], target)?;
+        Self::join_apart(target, rooms, prefix, Duration::ZERO)
+    }
+
+    /// The same, but the second of each room comes so much later than the first.
+    /// Then the number of rooms must be a multiple of four, which is how many join at once.
+    ///
+    /// # Errors
+    /// See [`Self::join`].
+    pub fn join_apart(
+        target: &Target,
+        rooms: usize,
+        prefix: &str,
+        pause: Duration,
+    ) -> Result<Self> {
+        let [count, pause] = [rooms.to_string(), pause.as_millis().to_string()];
+        let script = script::start("audience.mjs", &[&count, prefix, &pause], target)?;
         let mut audience = Self { script, silences: vec![Silence::default(); rooms * 2] };
         audience.until("everybody hears everybody", Duration::from_secs(60), all_hear)?;
         // This report still holds what was before they heard each other.

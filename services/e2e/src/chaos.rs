@@ -19,7 +19,7 @@ use crate::cluster::{Cluster, Options, Role, wait};
 use fault::Broken;
 
 /// Rooms of two.
-const ROOMS: usize = 6;
+const ROOMS: usize = 8;
 const NODES: usize = 3;
 const PREFIX: &str = "chaos";
 /// Everybody hears everybody again within this, or the run has failed.
@@ -49,7 +49,12 @@ pub struct Run {
 pub struct Scene {
     cluster: Cluster,
     audience: Audience,
+    is_spanning: bool,
 }
+
+/// After the first has come and was reported, its room is planned on another shard,
+/// too, and links are up: nodes report once a second, plans are 2 s apart.
+const SPANNING_PAUSE: Duration = Duration::from_secs(5);
 
 impl Scene {
     /// Starts everything and lets the audience in.
@@ -59,7 +64,26 @@ impl Scene {
     pub fn start() -> Result<Self> {
         let cluster = Cluster::start(&Options { media_nodes: NODES, ..Options::default() })?;
         let audience = Audience::join(&cluster.target, ROOMS, PREFIX)?;
-        Ok(Self { cluster, audience })
+        Ok(Self { cluster, audience, is_spanning: false })
+    }
+
+    /// The same, but the two of each room are on different nodes, with a relay link
+    /// between.
+    ///
+    /// # Errors
+    /// If something does not start, somebody does not hear, or a room is on one node.
+    pub fn start_spanning() -> Result<Self> {
+        let options =
+            Options { media_nodes: NODES, shard_participants: Some(1), ..Options::default() };
+        let cluster = Cluster::start(&options)?;
+        let audience = Audience::join_apart(&cluster.target, ROOMS, PREFIX, SPANNING_PAUSE)?;
+        for room in 0..ROOMS {
+            let mut nodes = nodes_of(&cluster, &format!("{PREFIX}-{room}"))?;
+            nodes.sort_unstable();
+            nodes.dedup();
+            ensure!(nodes.len() > 1, "room {room} is on one node");
+        }
+        Ok(Self { cluster, audience, is_spanning: true })
     }
 
     /// Breaks something, waits until all is well, mends it, and checks that
@@ -140,7 +164,7 @@ impl Scene {
         self.audience.until("everybody hears one other, not more", CLEAN_LIMIT, |reports| {
             reports.iter().all(knows)
         })?;
-        let cluster = &self.cluster;
+        let (cluster, is_spanning) = (&self.cluster, self.is_spanning);
         wait("every participant is on one node, every room too", CLEAN_LIMIT, || {
             let seen: Vec<[f64; 2]> = cluster
                 .media_nodes
@@ -151,7 +175,8 @@ impl Scene {
                 })
                 .collect();
             let sum = |index: usize| seen.iter().map(|of| of[index]).sum::<f64>();
-            let clean = sum(0) == (ROOMS * 2) as f64 && sum(1) == ROOMS as f64;
+            let rooms_are_right = is_spanning || sum(1) == ROOMS as f64;
+            let clean = sum(0) == (ROOMS * 2) as f64 && rooms_are_right;
             (clean, format!("{seen:?}"))
         })
     }

@@ -218,8 +218,10 @@ fn step_away_from(facts: &JoinFacts, room: &RoomFacts, carrier: &Carrier) -> Opt
         let trust = facts.frozen && carrier.address_known;
         return if gone && !trust { replan() } else { None };
     };
-    if failed.epoch < room.epoch {
-        // The plan was made after that failure, and chose the node again.
+    if failed.epoch < room.epoch && room.shards < 2 {
+        // The plan was made after that failure, and chose the node again. A tree is
+        // planned anew without moving anybody: there the epoch of the one who blames
+        // says nothing, and the node is asked.
         return None;
     }
     if facts.knowledge == Knowledge::Watched {

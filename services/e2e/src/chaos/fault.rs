@@ -20,6 +20,8 @@ pub struct Fault {
     pub hit_target: u64,
     /// The same for everybody else.
     pub others_target: u64,
+    /// The two of each room are on different nodes.
+    pub spanning: bool,
 }
 
 /// How something is broken.
@@ -57,10 +59,16 @@ pub const FAULTS: &[Fault] = &[
     fault("etcd-leader-killed", "etcd leader, kill -9", What::EtcdLeaderKilled, UNTOUCHED),
     fault("etcd-member-frozen", "etcd member, SIGSTOP", What::EtcdMemberFrozen, UNTOUCHED),
     fault("etcd-quorum-lost", "etcd quorum lost for 60 s", What::EtcdQuorumLost, UNTOUCHED),
+    spanning("spanning-killed", "node of rooms on two nodes, kill -9", What::NodeKilled),
+    spanning("spanning-frozen", "node of rooms on two nodes, SIGSTOP", What::NodeFrozen),
 ];
 
+const fn spanning(id: &'static str, title: &'static str, what: What) -> Fault {
+    Fault { spanning: true, ..fault(id, title, what, 2_000) }
+}
+
 const fn fault(id: &'static str, title: &'static str, what: What, hit_target: u64) -> Fault {
-    Fault { id, title, what, hit_target, others_target: UNTOUCHED }
+    Fault { id, title, what, hit_target, others_target: UNTOUCHED, spanning: false }
 }
 
 /// What was broken, to be mended.

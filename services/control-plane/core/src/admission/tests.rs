@@ -104,6 +104,21 @@ fn a_failed_node_is_asked_before_the_room_moves() {
 }
 
 #[test]
+fn a_plan_made_after_the_failure_is_trusted_but_not_a_tree_that_only_grew() {
+    let mut facts = planned(Standing::Serving);
+    blame(&mut facts, 3);
+    assert_eq!(decide(&facts), ADMITTED, "it chose the node again");
+    room(&mut facts).shards = 3;
+    assert_eq!(decide(&facts), Decision::ReadRoom);
+    facts.knowledge = Knowledge::Read;
+    assert_eq!(decide(&facts), Decision::ProbeNode(node()));
+    facts.failed_answers = Some(true);
+    assert_eq!(decide(&facts), ADMITTED);
+    facts.failed_answers = Some(false);
+    assert_eq!(decide(&facts), replan());
+}
+
+#[test]
 fn a_failed_node_moves_the_room_even_while_the_breaker_is_open() {
     let mut facts = planned(Standing::Gone);
     blame(&mut facts, 4);
