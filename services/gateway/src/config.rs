@@ -18,7 +18,7 @@ pub struct Config {
     /// (a proxy in front ends it). Port 0 takes a free one.
     pub listen: SocketAddr,
     /// gRPC addresses of the control plane's replicas, such as
-    /// `http://127.0.0.1:7900`. They are tried in turn.
+    /// `http://127.0.0.1:7890`. They are tried in turn.
     pub control_plane_urls: Vec<String>,
     /// How the control plane and the nodes are reached when their URL is `https`.
     pub tls: ClientTls,
@@ -40,7 +40,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7880)),
-            control_plane_urls: vec!["http://127.0.0.1:7900".to_owned()],
+            control_plane_urls: vec!["http://127.0.0.1:7890".to_owned()],
             tls: ClientTls::default(),
             web_root: None,
             region: String::new(),
