@@ -1,8 +1,9 @@
-//! Descriptors of VP8, VP9, H.264 and AV1 payloads, and rewriting of picture ids.
+//! Descriptors of VP8, VP9, H.264 and AV1 payloads, rewriting of picture ids, and
+//! blocks of redundant audio.
 
 #![no_main]
 
-use headwater_rtp::{av1, h264, vp8, vp9};
+use headwater_rtp::{av1, h264, red, vp8, vp9};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u16, u8, &[u8])| {
@@ -21,6 +22,7 @@ fuzz_target!(|input: (u16, u8, &[u8])| {
     }
     rewrite_vp8(payload, picture_id, tl0);
     rewrite_vp9(payload, picture_id, tl0);
+    repeat_red(payload);
 });
 
 fn rewrite_vp8(payload: &[u8], picture_id: u16, tl0: u8) {
@@ -50,4 +52,15 @@ fn rewrite_vp9(payload: &[u8], picture_id: u16, tl0: u8) {
     let after = vp9::Vp9Descriptor::parse(&copy).expect("a descriptor that was good before");
     assert_eq!(after.layers, before.layers);
     assert_eq!(copy[before.len..], payload[before.len..]);
+}
+
+fn repeat_red(payload: &[u8]) {
+    let Ok(parsed) = red::RedPayload::parse(payload) else {
+        return;
+    };
+    let blocks: Vec<_> = parsed.redundant().collect();
+    let mut copy = vec![0; payload.len()];
+    let primary = (parsed.primary_type(), parsed.primary());
+    assert_eq!(red::write(&blocks, primary, &mut copy), Ok(payload.len()));
+    assert_eq!(copy, payload);
 }

@@ -35,6 +35,7 @@ pub(crate) enum Repeat {
 }
 
 struct Replica {
+    url: String,
     /// For the platform's calls, which carry the caller's token.
     open: Connection,
     /// For the cluster's own calls.
@@ -60,6 +61,7 @@ impl ControlPlane {
             .iter()
             .map(|url| {
                 Ok(Replica {
+                    url: url.clone(),
                     open: connect(url, tls, None)?,
                     internal: connect(url, tls, Some(credential.clone()))?,
                     failed_at: AtomicU64::new(0),
@@ -69,15 +71,17 @@ impl ControlPlane {
         Ok(Self { replicas, next: AtomicUsize::new(0), started: Instant::now() })
     }
 
-    /// Asks where a participant shall go.
+    /// Asks where a participant shall go. All gateways ask the same replica for the same
+    /// room, as long as it is there: it knows whom it sent before nodes report them.
     pub(crate) async fn place(
         &self,
         request: &PlaceParticipantRequest,
         timeout: Duration,
     ) -> Result<PlaceParticipantResponse, Status> {
-        let placed = self.attempt(timeout, Repeat::Harmless, |replica, attempt_timeout| {
+        let order = || self.order_for(&request.room_id);
+        let placed = self.attempt_in(order, timeout, Repeat::Harmless, |replica, left| {
             let mut request = Request::new(request.clone());
-            request.set_timeout(attempt_timeout);
+            request.set_timeout(left);
             let mut client = PlacementServiceClient::new(replica.internal.clone());
             async move { client.place_participant(request).await }
         });
@@ -127,6 +131,19 @@ impl ControlPlane {
     where
         F: Future<Output = Result<A, Status>>,
     {
+        self.attempt_in(|| self.order(), timeout, repeat, call).await
+    }
+
+    async fn attempt_in<A, F>(
+        &self,
+        order: impl Fn() -> Vec<usize>,
+        timeout: Duration,
+        repeat: Repeat,
+        call: impl Fn(&Replica, Duration) -> F,
+    ) -> Result<A, Status>
+    where
+        F: Future<Output = Result<A, Status>>,
+    {
         let deadline = Instant::now() + timeout;
         let mut pause = FIRST_PAUSE;
         let mut last = Status::unavailable("there is no control plane to ask");
@@ -135,7 +152,7 @@ impl ControlPlane {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            for index in self.order() {
+            for index in order() {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     return Err(last);
@@ -168,6 +185,18 @@ impl ControlPlane {
         order
     }
 
+    /// The replicas in an order that the room and their URLs make (rendezvous hashing),
+    /// those that failed lately at the end.
+    fn order_for(&self, room: &str) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.replicas.len()).collect();
+        let weight = |replica: &Replica| fnv([replica.url.as_bytes(), room.as_bytes()]);
+        order.sort_by_key(|index| {
+            let replica = &self.replicas[*index];
+            (self.is_cooling(replica), weight(replica))
+        });
+        order
+    }
+
     fn note_failure(&self, replica: &Replica) {
         replica.failed_at.store(self.millis().max(1), Ordering::Relaxed);
     }
@@ -181,6 +210,16 @@ impl ControlPlane {
     fn millis(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// The same number for the same parts on every gateway (FNV-1a, then mixed, because
+/// the order of what differs only at its end would else be the same for many).
+fn fnv(parts: [&[u8]; 2]) -> u64 {
+    let hash = parts.iter().copied().flatten().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
 }
 
 /// The replica is not there, so another one may be asked.

@@ -60,6 +60,9 @@ pub struct RoomFacts {
     pub max_participants: u32,
     /// Counted participants, as last reported. Looked at only if there is a limit.
     pub participants: u32,
+    /// Every shard that carries it has as many as it should, and it may get more
+    /// shards.
+    pub crowded: bool,
 }
 
 /// A node that failed for the participant.
@@ -99,6 +102,8 @@ pub struct JoinFacts {
     pub seats: Option<SeatCount>,
     /// Whether the node was asked for its count.
     pub seats_asked: bool,
+    /// It was tried to give the room more shards, and not again for this join.
+    pub growth_tried: bool,
     /// Too many nodes vanished at once: nothing moves without a witness.
     pub frozen: bool,
 }
@@ -150,6 +155,8 @@ pub enum Decision {
         /// Node not to choose.
         without: Option<NodeId>,
     },
+    /// Give the room more shards, if there are any to have, and decide again.
+    GrowPlan,
     /// Ask the node whether it is there, and decide again.
     ProbeNode(NodeId),
     /// Ask the node who is in the room, and decide again.
@@ -182,6 +189,7 @@ pub fn decide(facts: &JoinFacts) -> Decision {
     }
     match refusal(facts, room, carrier) {
         Some(step) => step,
+        None if may_grow(facts, room) => Decision::GrowPlan,
         None => Decision::Answer(Admission::Admitted),
     }
 }
@@ -233,6 +241,15 @@ fn step_away_from(facts: &JoinFacts, room: &RoomFacts, carrier: &Carrier) -> Opt
         Some(true) => None,
         Some(false) => replan(),
     }
+}
+
+/// Whoever comes back to its seat makes no room fuller, and without the registry
+/// nothing grows.
+fn may_grow(facts: &JoinFacts, room: &RoomFacts) -> bool {
+    room.crowded
+        && !facts.growth_tried
+        && !facts.resuming
+        && facts.knowledge != Knowledge::Unreachable
 }
 
 fn refusal(facts: &JoinFacts, room: &RoomFacts, carrier: &Carrier) -> Option<Decision> {

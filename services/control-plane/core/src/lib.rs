@@ -21,7 +21,9 @@
 
 pub mod admission;
 pub mod agent;
+pub mod belief;
 pub mod census;
+pub mod coming;
 pub mod drain;
 pub mod lifetime;
 pub mod node;
@@ -37,6 +39,7 @@ pub mod tree;
 
 pub use admission::{Admission, Decision, JoinFacts, Knowledge, decide};
 pub use agent::{AgentLedger, Order, ReleaseReason};
+pub use belief::{Belief, Sight, Witness};
 pub use census::{Census, CensusConfig};
 pub use drain::Pace;
 pub use node::{AgentState, Lifecycle, NodeLoad, NodeView, Standing};
@@ -46,6 +49,6 @@ pub use rebalance::{Balancer, Move};
 pub use room::{
     IntendedRoom, Plan, PlannedShard, Rank, RoomReport, RoomSpec, ShardRef, first_epoch, next_epoch,
 };
-pub use seat::{SeatWish, choose_seat};
+pub use seat::{SeatWish, choose_seat, is_crowded};
 pub use state::{Intended, NodeFacts, Observed, State};
 pub use tree::{Tree, TreeConfig, TreeContext, plan_tree};

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use headwater_model::{Bitrate, RoomId, ShardIndex};
 
+use crate::coming::Coming;
 use crate::room::RoomReport;
 
 /// Share of its capacity above which a node takes new rooms only if no other can.
@@ -128,6 +129,9 @@ pub struct NodeView {
     pub occupied: u32,
     /// Participants sent to it since `load` was measured.
     pub granted: u32,
+    /// Participants on their way to rooms it carries. No more than were sent
+    /// between its last reports.
+    pub coming: Coming,
     /// Rooms whose plan names it, by shard, from the registry.
     pub planned: BTreeMap<ShardIndex, u32>,
 }
@@ -203,7 +207,7 @@ impl NodeView {
         load: NodeLoad,
         reports: impl IntoIterator<Item = (RoomId, RoomReport)>,
     ) {
-        self.reports.clear();
+        let before = std::mem::take(&mut self.reports);
         self.occupied = 0;
         for (room, report) in reports {
             self.occupied += u32::from(report.participants > 0);
@@ -211,6 +215,36 @@ impl NodeView {
         }
         self.load = Some(load);
         self.granted = 0;
+        let participants = |reports: &BTreeMap<RoomId, Vec<RoomReport>>, room: &RoomId, shard| {
+            let of_room = reports.get(room).map_or(&[][..], Vec::as_slice);
+            let report = of_room.iter().find(|report| report.shard == shard);
+            report.map_or(0, |report| report.participants)
+        };
+        let now = &self.reports;
+        self.coming.handle_report(|room, shard| {
+            participants(now, room, shard).saturating_sub(participants(&before, room, shard))
+        });
+    }
+
+    /// Notes that a participant was sent to a room on one of its shards.
+    pub fn add_grant(&mut self, room: &RoomId, shard: ShardIndex) {
+        self.granted = self.granted.saturating_add(1);
+        self.coming.add(room, shard);
+    }
+
+    /// Participants that a room is believed to have on a shard: those reported
+    /// and those on their way.
+    #[must_use]
+    pub fn believed(&self, room: &RoomId, shard: ShardIndex) -> u32 {
+        let reported = self.report(room, shard).map_or(0, |report| report.participants);
+        reported.saturating_add(self.coming.to(room, shard))
+    }
+
+    /// The same for all its shards.
+    #[must_use]
+    pub fn believed_in_all(&self, room: &RoomId) -> u32 {
+        let reported: u32 = self.reports_of(room).iter().map(|report| report.participants).sum();
+        reported.saturating_add(self.coming.to_all(room))
     }
 
     /// What the shards of the node that carry a room report of it.

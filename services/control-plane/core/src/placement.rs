@@ -110,7 +110,7 @@ fn best_group<'a>(eligible: &[Candidate<'a>], wish: &Wish) -> Option<Vec<Candida
 }
 
 /// Two different indices below `len`, or the same one twice if there is only one.
-pub(crate) fn draw_two(len: usize, random: &mut Random) -> (usize, usize) {
+fn draw_two(len: usize, random: &mut Random) -> (usize, usize) {
     let first = random.below(len);
     if len == 1 {
         return (first, first);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use headwater_model::{NodeId, RoomId};
 
 use crate::node::{NodeView, Standing};
-use crate::placement::{Random, draw_two};
+use crate::placement::Random;
 use crate::room::{Plan, PlannedShard, Rank};
 
 /// What matters for the choice among the shards of one room.
@@ -21,6 +21,25 @@ pub struct SeatWish<'a> {
     /// Chooses among equals; the same participant should bring the same seed, so
     /// that it finds its old shard again.
     pub seed: u64,
+    /// Participants of the room from which on a shard is used only if all others
+    /// have as many. 0 means that there is no such number.
+    pub full_at: u32,
+}
+
+/// Whether every shard of a plan has as many participants as it should, those on
+/// their way included. Looks at all shards.
+#[must_use]
+pub fn is_crowded(
+    id: &RoomId,
+    plan: &Plan,
+    nodes: &BTreeMap<NodeId, NodeView>,
+    full_at: u32,
+) -> bool {
+    let is_full = |planned: &PlannedShard| {
+        let node = nodes.get(&planned.node);
+        node.is_none_or(|node| node.believed(id, planned.shard) >= full_at)
+    };
+    full_at > 0 && plan.shards.iter().all(is_full)
 }
 
 /// Rooms of more shards keep the home for those who publish.
@@ -31,8 +50,8 @@ const LOOKED_AT: usize = 32;
 
 /// Chooses the shard of a room's plan that a participant goes to: in its zone,
 /// with a seat, near the home if it publishes and away from it if it only
-/// watches a large room; of two drawn the emptier one. None if no shard of the
-/// plan has a seat on a node that may be used.
+/// watches a large room; of these the emptiest, those on their way counted. None
+/// if no shard of the plan has a seat on a node that may be used.
 #[must_use]
 pub fn choose_seat(
     id: &RoomId,
@@ -44,27 +63,34 @@ pub fn choose_seat(
     let choosing = Choosing { id, plan, nodes, wish };
     if plan.shards.len() > 2 * LOOKED_AT {
         let some = choosing.seats(choosing.drawn(&mut random));
-        if some.iter().any(|seat| seat.penalty == [false; 3]) {
+        if some.iter().any(|seat| seat.penalty == [false; 4]) {
             return best(&some, &mut random);
         }
     }
     best(&choosing.seats(plan.ranked()), &mut random)
 }
 
-/// Of two among the best the emptier one.
+/// The best; among equals one by chance. Several replicas may ask for the emptiest
+/// without all going to the same one, because each counts whom it sent there.
 fn best(seats: &[Seat], random: &mut Random) -> Option<Rank> {
-    let least = seats.iter().map(|seat| seat.penalty).min()?;
-    let group: Vec<&Seat> = seats.iter().filter(|seat| seat.penalty == least).collect();
-    let (first, second) = draw_two(group.len(), random);
-    let emptier = if group[second].here < group[first].here { second } else { first };
-    Some(group[emptier].rank)
+    let least = seats.iter().map(Seat::order).min()?;
+    let group: Vec<&Seat> = seats.iter().filter(|seat| seat.order() == least).collect();
+    group.get(random.below(group.len())).map(|seat| seat.rank)
 }
 
 struct Seat {
     rank: Rank,
     /// What speaks against it, the worst first.
-    penalty: [bool; 3],
+    penalty: [bool; 4],
     here: u32,
+    /// On all shards of its node.
+    on_node: u32,
+}
+
+impl Seat {
+    fn order(&self) -> ([bool; 4], u32, u32) {
+        (self.penalty, self.here, self.on_node)
+    }
 }
 
 struct Choosing<'a> {
@@ -92,8 +118,11 @@ impl<'a> Choosing<'a> {
     fn seat(&self, rank: Rank, planned: &PlannedShard) -> Option<Seat> {
         let wish = self.wish;
         let node = self.nodes.get(&planned.node).filter(|_| wish.without != Some(&planned.node))?;
-        let here = node.report(self.id, planned.shard).map_or(0, |report| report.participants);
-        let open = planned.seats.is_none_or(|seats| here < seats)
+        let reported = node.report(self.id, planned.shard).map_or(0, |report| report.participants);
+        let here = node.believed(self.id, planned.shard);
+        // Whoever is on the way may be one of those who are there, and come back:
+        // only what was reported closes a shard.
+        let open = planned.seats.is_none_or(|seats| reported < seats)
             && node.has_slot()
             && node.standing().carries();
         let misplaced = if wish.publishes {
@@ -103,11 +132,13 @@ impl<'a> Choosing<'a> {
         };
         let penalty = [
             matches!(node.standing(), Standing::Draining | Standing::Unreachable),
+            (wish.full_at > 0 && here >= wish.full_at)
+                || planned.seats.is_some_and(|seats| here >= seats),
             !wish.zone.is_empty() && node.zone != wish.zone,
             misplaced,
         ];
-        let here = here + node.granted / u32::from(node.shards.max(1));
-        open.then_some(Seat { rank, penalty, here })
+        let on_node = node.believed_in_all(self.id);
+        open.then_some(Seat { rank, penalty, here, on_node })
     }
 }
 

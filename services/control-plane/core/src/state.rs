@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_model::{Epoch, NodeId, RoomId};
 
+use crate::coming::Coming;
 use crate::node::{AgentState, Lifecycle, NodeLoad, NodeView, Standing};
 use crate::room::{IntendedRoom, Plan, RoomReport, RoomSpec, ShardRef};
 
@@ -210,6 +211,7 @@ impl State {
             if agent == AgentState::Lost {
                 // What it reported may be long past when it comes back.
                 node.reports.clear();
+                node.coming = Coming::default();
                 node.occupied = 0;
                 node.leaving = false;
             }
@@ -253,10 +255,10 @@ impl State {
         }
     }
 
-    /// Notes that a participant was sent to a node.
-    pub fn add_grant(&mut self, id: &NodeId) {
-        if let Some(node) = self.observed.nodes.get_mut(id) {
-            node.granted = node.granted.saturating_add(1);
+    /// Notes that a participant was sent to a room on a shard.
+    pub fn add_grant(&mut self, room: &RoomId, to: &ShardRef) {
+        if let Some(node) = self.observed.nodes.get_mut(&to.node) {
+            node.add_grant(room, to.shard);
         }
     }
 

@@ -106,7 +106,7 @@ struct Member {
     /// Index of its parent in the plan there was.
     old_parent: Option<usize>,
     old_seats: Option<u32>,
-    /// Participants as reported.
+    /// Participants as reported, and those on their way.
     participants: u32,
     /// It may get children and become the home.
     sturdy: bool,
@@ -149,9 +149,11 @@ pub fn plan_tree(id: &RoomId, room: &IntendedRoom, context: &TreeContext<'_>) ->
         let report = node
             .and_then(|node| node.report(id, planned.shard))
             .filter(|report| report.uid == room.spec.uid);
+        let coming = node.map_or(0, |node| node.coming.to(id, planned.shard));
+        let believed = report.map_or(0, |report| report.participants).saturating_add(coming);
         before.push(need::Carried {
             zone,
-            participants: report.map_or(0, |report| report.participants),
+            participants: believed,
             egress: report.map_or(Bitrate(0), |report| report.egress),
             busy: node.map_or(0.0, |node| need::busy_share(node, report)),
             kept: context.keeps(planned),
@@ -164,7 +166,7 @@ pub fn plan_tree(id: &RoomId, room: &IntendedRoom, context: &TreeContext<'_>) ->
                 was: Some(rank),
                 old_parent: planned.parent.map(|parent| parent.index()),
                 old_seats: planned.seats,
-                participants: report.map_or(0, |report| report.participants),
+                participants: believed,
                 sturdy: node.is_some_and(|node| {
                     matches!(node.standing(), Standing::Serving | Standing::Unregistered)
                 }),

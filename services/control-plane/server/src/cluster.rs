@@ -2,6 +2,7 @@
 //! state behind one short lock, and a number that rises with every change.
 
 mod ask;
+mod growth;
 mod planning;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,9 @@ struct Held {
     /// Zones that were asked for and have no shard of the room yet, with how many
     /// asked and when. Pruned every second; at most [`ASKED_ROOMS_MAX`] rooms.
     asked: BTreeMap<RoomId, BTreeMap<String, (u32, Instant)>>,
+    /// Rooms that a join gives more shards now, or that could get none lately.
+    /// Pruned every second; no more than joins under way and rooms that crowd.
+    growing: BTreeMap<RoomId, growth::Growing>,
     balancer: Balancer,
     revision: Revision,
     synced: bool,
@@ -91,6 +95,7 @@ impl Cluster {
             paces: BTreeMap::new(),
             planned_at: BTreeMap::new(),
             asked: BTreeMap::new(),
+            growing: BTreeMap::new(),
             balancer: Balancer::default(),
             revision: Revision::default(),
             synced: false,

@@ -28,6 +28,14 @@ const STEPS_MAX: usize = 16;
 /// join carries all that the node needs, so being late is no failure.
 const TELL_PATIENCE: Duration = Duration::from_millis(250);
 
+/// How long a join waits for another one to give the room more shards. It then
+/// goes where there is least, so being late only makes a shard fuller.
+const GROWTH_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often one join sees to it that the room gets more shards. In a wave others
+/// take those that it waited for; each time there are nearly twice as many.
+const GROWTHS_MAX: usize = 8;
+
 /// One participant who wants a place.
 #[derive(Debug, Clone)]
 pub(crate) struct PlaceRequest {
@@ -42,8 +50,9 @@ pub(crate) struct PlaceRequest {
 }
 
 impl PlaceRequest {
-    fn wish(&self) -> SeatWish<'_> {
+    fn wish(&self, full_at: u32) -> SeatWish<'_> {
         SeatWish {
+            full_at,
             zone: &self.zone,
             publishes: self.publishes,
             without: self.failed.as_ref().map(|failed| &failed.node),
@@ -95,6 +104,8 @@ struct Join {
     reading: Option<RoomReading>,
     deadline: Instant,
     waits: Option<WaitReason>,
+    /// How often the room was given more shards, or was to be.
+    growths: usize,
 }
 
 impl Placer {
@@ -145,6 +156,7 @@ impl Placer {
                 Decision::WritePlan { replaces, without } => {
                     self.write_plan(&mut join, replaces, without).await?;
                 }
+                Decision::GrowPlan => self.grow_plan(&mut join).await?,
                 Decision::ProbeNode(node) => {
                     join.facts.failed_answers = Some(self.answers(&node).await);
                 }
@@ -172,7 +184,8 @@ impl Placer {
     }
 
     fn begin(&self, request: PlaceRequest) -> Join {
-        let (known, room) = self.cluster.room_to_join(&request.room, &request.wish()).unzip();
+        let wish = request.wish(self.cluster.tree_config().shard_participants);
+        let (known, room) = self.cluster.room_to_join(&request.room, &wish).unzip();
         let facts = JoinFacts {
             knowledge: Knowledge::Watched,
             room: known,
@@ -182,10 +195,11 @@ impl Placer {
             failed_answers: None,
             seats: None,
             seats_asked: false,
+            growth_tried: false,
             frozen: self.cluster.is_frozen(std::time::Instant::now()),
         };
         let deadline = Instant::now() + PATIENCE;
-        Join { request, facts, room, reading: None, deadline, waits: None }
+        Join { request, facts, room, reading: None, deadline, waits: None, growths: 0 }
     }
 
     async fn read_room(&self, join: &mut Join) -> Result<(), RegistryError> {
@@ -276,6 +290,40 @@ impl Placer {
         Ok(())
     }
 
+    /// Gives a crowded room more shards. One join of this replica does it, the
+    /// others wait for it; nobody is refused if it does not come about.
+    async fn grow_plan(&self, join: &mut Join) -> Result<(), RegistryError> {
+        join.growths += 1;
+        join.facts.growth_tried = join.growths >= GROWTHS_MAX;
+        let id = join.request.room.clone();
+        let Some(growth) = self.cluster.begin_growth(&id) else {
+            let epoch = join.room.as_ref().map_or(Epoch(0), IntendedRoom::epoch);
+            self.cluster.wait_until_grown(&id, epoch, GROWTH_PATIENCE).await;
+            let wish = join.request.wish(self.cluster.tree_config().shard_participants);
+            let (known, room) = self.cluster.room_to_join(&id, &wish).unzip();
+            (join.facts.room, join.room, join.reading) = (known, room, None);
+            return Ok(());
+        };
+        self.read_room(join).await?;
+        let Some(reading) = join.reading.take() else { return Ok(()) };
+        let Some(found) = &reading.room else { return Ok(()) };
+        let Some(plan) = growth.plan(&found.intended, &join.request.zone) else {
+            return Ok(());
+        };
+        let writing = self.rooms.write_this_plan(&reading, plan, PlanReason::Size, join.deadline);
+        match writing.await {
+            Ok(Some(room)) => {
+                self.cluster.note_planned(&id, std::time::Instant::now());
+                self.written(join, room);
+            }
+            // Another replica was faster; what it wrote is good for this join too.
+            Ok(None) => self.read_room(join).await?,
+            Err(RegistryError::Away) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Takes in a room that this join wrote. It must be read anew before it is
     /// written once more.
     fn written(&self, join: &mut Join, room: IntendedRoom) {
@@ -285,7 +333,8 @@ impl Placer {
     }
 
     fn learn(&self, join: &mut Join, room: Option<IntendedRoom>) {
-        let (id, wish) = (&join.request.room, join.request.wish());
+        let id = &join.request.room;
+        let wish = join.request.wish(self.cluster.tree_config().shard_participants);
         let facts = room.as_ref().map(|room| self.cluster.room_facts(id, room, &wish));
         join.facts.room = facts;
         join.room = room;
@@ -312,7 +361,8 @@ impl Placer {
         let node_url = self.cluster.node_url(&shard.node)?;
         let epoch = room.epoch();
         let now = std::time::Instant::now();
-        self.cluster.add_grant(id, &shard.node, now);
+        self.cluster.add_grant(id, &shard, now);
+        tracing::debug!(room = %id, node = %shard.node, shard = %shard.shard, "participant placed");
         if !join.request.zone.is_empty() {
             self.cluster.note_asked(id, &join.request.zone, now);
         }

@@ -238,6 +238,9 @@ pub struct PayloadMapping {
     pub pli: bool,
     /// Transport-wide feedback was negotiated.
     pub transport_cc: bool,
+    /// It is RED (RFC 2198): each packet holds packets of the codec, under this payload
+    /// type, which the same list has for itself. Absent if packets are the codec's own.
+    pub red_of: Option<u8>,
 }
 
 /// One encoding of a published track.

@@ -25,7 +25,7 @@ pub use gateway::{
 };
 pub use node::{
     DropReason, DtlsResult, IceResult, MediaDirection, NodeLifecycle, NodeMetrics,
-    RefusedRetransmission, TrackKind, TransportProtocol,
+    RefusedRetransmission, RelayDrop, RelayFlow, RelayLink, TrackKind, TransportProtocol,
 };
 pub use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 pub use shared::{AuthFailure, JoinPhase, RegistryOperation, SharedMetrics};

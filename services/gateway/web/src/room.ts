@@ -32,7 +32,9 @@ export async function showRoom(root: HTMLElement, ticket: Ticket): Promise<strin
     room.on(RoomEvent.Disconnected, (reason) => { resolve(farewell(reason)); });
   });
   const refresh = () => {
-    const people = room.remoteParticipants.size + 1;
+    // In large rooms most viewers are counted by the server and not announced.
+    const shown = room.remoteParticipants.size + 1;
+    const people = shown > 100 ? Math.max(shown, room.numParticipants) : shown;
     count.textContent = people === 1 ? "only you" : `${people} people`;
     document.title = `${ticket.room} · Headwater`;
   };

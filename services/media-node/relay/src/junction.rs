@@ -25,6 +25,7 @@ use crate::link::{End, Link, LinkKey, LinkStats, Phase, Side};
 use crate::message::{Hello, Message, PROTOCOL_VERSION, Refusal};
 use crate::plan::{BACKUP_CHILDREN_MAX, CHILDREN_MAX, Peer, PlanSlice, ShardAddress};
 use crate::state::{Owner, RoomState, StateError, StateEvent, StateMessage, StateOutput, Timing};
+use crate::totals::RelayTotals;
 use crate::track::TrackInfo;
 pub use media::Arrival;
 use route::Route;
@@ -143,6 +144,8 @@ pub struct Junction {
     beat: u32,
     beat_at: Instant,
     outputs: VecDeque<JunctionOutput>,
+    /// What links counted that have ended.
+    ended: RelayTotals,
 }
 
 impl Junction {
@@ -170,6 +173,7 @@ impl Junction {
             beat: 0,
             beat_at: now,
             outputs: VecDeque::new(),
+            ended: RelayTotals::default(),
         };
         junction.take_slice(now, slice);
         junction
@@ -215,6 +219,16 @@ impl Junction {
     /// Each link's peer, side, phase, and what was measured on it.
     pub fn reports(&self) -> impl Iterator<Item = (&ShardAddress, Side, Phase, LinkStats)> {
         self.links.values().map(|link| (link.peer(), link.side(), link.phase(), link.stats()))
+    }
+
+    /// What all its links counted, those that have ended included.
+    #[must_use]
+    pub fn totals(&self) -> RelayTotals {
+        let mut totals = self.ended;
+        for link in self.links.values() {
+            totals.add_link(link, link.peer().node == self.config.me.node);
+        }
+        totals
     }
 
     /// Takes a plan. One of a lower epoch is refused; the same may come twice.
@@ -394,6 +408,7 @@ impl Junction {
             link.close(reason, self.slice.epoch);
         }
         let (peer, side) = (link.peer().clone(), link.side());
+        self.ended.add_link(&link, peer.node == self.config.me.node);
         self.outputs.push_back(JunctionOutput::Close(key, link.take_messages()));
         self.outputs.push_back(JunctionOutput::Event(RelayEvent::LinkEnded(peer, side, end)));
         self.retired.remove(&key);

@@ -48,6 +48,7 @@ mod plan;
 mod shard;
 mod shell;
 mod state;
+mod totals;
 mod track;
 
 pub use codec::Malformed;
@@ -67,4 +68,5 @@ pub use state::{
     Audience, Change, Entry, EntryKey, EntryKind, Operation, Owner, Post, Request, RoomState,
     StateError, StateEvent, StateMessage, StateOutput, Timing,
 };
+pub use totals::{LinkTotals, RelayTotals};
 pub use track::{Path, TrackInfo};

@@ -19,6 +19,7 @@ use crate::link::{LinkKey, LinkStats, Phase, Side};
 use crate::plan::{PlanSlice, ShardAddress};
 use crate::shell::{Dialer, Inbox, Parcel, Pipe, Wake};
 use crate::state::{RoomState, StateError, Timing};
+use crate::totals::RelayTotals;
 use crate::track::TrackInfo;
 
 pub use attach::AttachError;
@@ -95,6 +96,8 @@ pub struct ShardRelay {
     /// As much as one wake-up makes: the caller takes all after each.
     events: VecDeque<(RoomId, RelayEvent)>,
     parcels: VecDeque<Parcel>,
+    /// What links of rooms counted that are carried no more.
+    released: RelayTotals,
 }
 
 impl ShardRelay {
@@ -116,7 +119,14 @@ impl ShardRelay {
             wishes_at: now,
             events: VecDeque::new(),
             parcels: VecDeque::new(),
+            released: RelayTotals::default(),
         }
+    }
+
+    /// Who this shard is to others.
+    #[must_use]
+    pub const fn address(&self) -> &ShardAddress {
+        &self.config.me
     }
 
     /// Carries a room, or takes its new plan. `false` if the plan's epoch is lower than
@@ -145,7 +155,7 @@ impl ShardRelay {
         let Some(index) = self.by_room.get(room).copied() else { return };
         self.junctions[index].leave(now);
         self.settle(now, sfu);
-        self.junctions.remove(index);
+        self.released.add(&self.junctions.remove(index).totals());
         self.by_room.remove(room);
         self.by_track.retain(|_, other| *other != index);
         self.by_ssrc.retain(|_, (other, _, _)| *other != index);
@@ -248,6 +258,16 @@ impl ShardRelay {
             }
         }
         reports
+    }
+
+    /// What all links counted since the shard began, those that have ended included.
+    #[must_use]
+    pub fn totals(&self) -> RelayTotals {
+        let mut totals = self.released;
+        for (_, junction) in &self.junctions {
+            totals.add(&junction.totals());
+        }
+        totals
     }
 
     /// Carries out what the junctions want and hands all that waits to the pipes. Call

@@ -68,8 +68,17 @@ fn codec_number(codec: Codec) -> u8 {
     }
 }
 
+/// In place of the codec's number: RED (RFC 2198) around Opus.
+const RED_NUMBER: u8 = 128;
+
 fn write_mapping(writer: &mut Writer<'_>, mapping: &PayloadMapping) {
-    writer.u8(codec_number(mapping.codec));
+    // What a block carries stands in front of the rest.
+    if let Some(payload_type) = mapping.red_of {
+        writer.u8(RED_NUMBER);
+        writer.u8(payload_type);
+    } else {
+        writer.u8(codec_number(mapping.codec));
+    }
     writer.u8(mapping.payload_type);
     writer.text(&mapping.format);
 }
@@ -78,7 +87,11 @@ fn write_mapping(writer: &mut Writer<'_>, mapping: &PayloadMapping) {
 /// like any other.
 fn read_mapping(reader: &mut Reader<'_>) -> Result<PayloadMapping, Malformed> {
     let number = reader.u8()?;
-    let codec = Codec::ALL.into_iter().find(|codec| codec_number(*codec) == number);
+    let (codec, red_of) = if number == RED_NUMBER {
+        (Some(Codec::Opus), Some(reader.u8()? & 0x7f))
+    } else {
+        (Codec::ALL.into_iter().find(|codec| codec_number(*codec) == number), None)
+    };
     Ok(PayloadMapping {
         codec: codec.ok_or(reader.malformed())?,
         payload_type: reader.u8()? & 0x7f,
@@ -87,6 +100,7 @@ fn read_mapping(reader: &mut Reader<'_>) -> Result<PayloadMapping, Malformed> {
         nack: true,
         pli: true,
         transport_cc: false,
+        red_of,
     })
 }
 

@@ -58,6 +58,12 @@ pub struct Limits {
     /// Participants up to which every change is told at once. In larger rooms
     /// changes of those who publish nothing are told together.
     pub prompt_participants: usize,
+    /// Participants who may not publish that are shown to everybody; further ones are
+    /// the room's audience, which is counted and not shown.
+    pub listed_viewers: usize,
+    /// Microphones of a room that are forwarded at once, the loudest ones; the others
+    /// are not heard until they are among them. 0 forwards all.
+    pub audible_microphones: u16,
 }
 
 impl Default for Limits {
@@ -79,6 +85,8 @@ impl Default for Limits {
             early_bytes: 100 * 1024,
             departed: 1024,
             prompt_participants: 100,
+            listed_viewers: 100,
+            audible_microphones: 16,
         }
     }
 }
@@ -111,6 +119,8 @@ pub struct Timers {
     pub quiet_changes: Duration,
     /// Least time between two changes of the room's counts that are told.
     pub room_changes: Duration,
+    /// How long reactions are counted before their sums are told.
+    pub tallies: Duration,
     /// How long a quality nobody watches any more is still asked of its publisher.
     pub demand_lowering: Duration,
 }
@@ -129,6 +139,7 @@ impl Default for Timers {
             binding: Duration::from_millis(500),
             quiet_changes: Duration::from_secs(3),
             room_changes: Duration::from_secs(5),
+            tallies: Duration::from_millis(500),
             demand_lowering: Duration::from_secs(5),
         }
     }

@@ -70,6 +70,11 @@ impl DataState {
     }
 }
 
+/// A user message of the room itself.
+pub(crate) fn from_nobody(payload: &[u8], topic: &str, reliable: bool) -> Arc<[u8]> {
+    envelope::wrap(payload, topic, envelope::Stamp { reliable, uid: "", identity: Some("") }).into()
+}
+
 impl ReplayCache {
     fn add(&mut self, message: Kept, limit: usize) {
         self.bytes += message.bytes.len();

@@ -17,6 +17,7 @@
 //! them; views of participants are shared ([`std::sync::Arc`]), because they
 //! are told to many.
 
+mod audience;
 mod closing;
 mod config;
 mod control;
@@ -42,6 +43,7 @@ mod slots;
 mod speakers;
 mod subscribe;
 mod subscriber;
+mod tally;
 mod timers;
 mod track;
 mod transport;

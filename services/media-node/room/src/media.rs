@@ -85,6 +85,16 @@ pub enum MediaCommand {
         /// New state.
         muted: bool,
     },
+    /// Count a published audio track among a room's microphones, of which the loudest
+    /// are forwarded.
+    JoinFloor {
+        /// The track.
+        track: TrackKey,
+        /// The room, by a number that no other room of the shard ever has.
+        floor: u64,
+        /// How many are forwarded at once.
+        seats: u16,
+    },
     /// Forward a track; again when it was negotiated anew.
     Subscribe {
         /// The subscription.

@@ -352,6 +352,8 @@ impl Room {
             allowed: participant.publish_codecs.clone(),
             stereo: declared.is_some_and(|track| track.declared.stereo),
             dtx: declared.is_none_or(|track| !track.declared.disable_dtx),
+            // Media that nobody announced yet may turn out to be encrypted.
+            red: declared.is_some_and(Track::takes_red),
         };
         let known = participant
             .publisher
@@ -471,6 +473,12 @@ impl Room {
 }
 
 impl Track {
+    /// Whether its publisher is asked for redundancy. Of encrypted payloads no blocks
+    /// could be read, so that only subscribers with RED could hear it.
+    fn takes_red(&self) -> bool {
+        !self.declared.disable_red && !self.declared.encrypted
+    }
+
     /// Whether a subscriber that takes these codecs can take this track.
     pub(crate) fn is_carried_by(&self, codecs: &[Codec]) -> bool {
         match (self.codec, &self.published) {

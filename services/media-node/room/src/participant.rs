@@ -56,6 +56,8 @@ pub(crate) struct Participant {
     version: u32,
     /// As last told.
     pub(crate) view: Arc<ParticipantView>,
+    /// It is of the room's audience: others are not told of it.
+    pub(crate) unlisted: bool,
     /// Others were told of it.
     pub(crate) announced: bool,
     /// Number of the last departure before it was told who is there.
@@ -189,6 +191,7 @@ impl Participant {
             phase: ParticipantPhase::Joined,
             version: 0,
             view,
+            unlisted: false,
             announced: false,
             welcomed_after: 0,
             primary,
@@ -269,6 +272,11 @@ impl Participant {
     /// Counts as a participant of the room.
     pub(crate) const fn is_counted(&self) -> bool {
         !self.uncounted && !self.permission.hidden
+    }
+
+    /// Others are told of it.
+    pub(crate) const fn is_shown(&self) -> bool {
+        !self.permission.hidden && !self.unlisted
     }
 
     /// Publishes something that others see.

@@ -162,6 +162,8 @@ impl Room {
         participant.permission = permission;
         if participant.permission.hidden && !was_hidden {
             self.hide(core, key);
+        } else if participant.permission.can_publish {
+            self.show(key);
         }
         let Some(participant) = self.participants.get(&key) else {
             return;

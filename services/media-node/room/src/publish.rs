@@ -238,7 +238,20 @@ impl Room {
         if is_first && known.declared.muted {
             core.order(MediaCommand::SetMuted { track, muted: true });
         }
+        self.take_floor(core, track);
         self.offer_to_shards(core, track);
+    }
+
+    /// Counts a published microphone among those of the room.
+    pub(crate) fn take_floor(&self, core: &mut Core, key: TrackKey) {
+        let seats = core.config.limits.audible_microphones;
+        let is_microphone = self.tracks.get(&key).is_some_and(|track| {
+            track.kind == MediaKind::Audio && track.declared.source == TrackSource::Microphone
+        });
+        if is_microphone && seats > 0 {
+            let floor = u64::from(self.key.0);
+            core.order(MediaCommand::JoinFloor { track: key, floor, seats });
+        }
     }
 
     /// Ends a track, announced or published. Its publisher is not told.

@@ -108,6 +108,31 @@ pub enum RelayCommand {
         /// The frame.
         frame: Arc<[u8]>,
     },
+    /// Tell how many of this shard are of the room's audience: counted, not shown.
+    Audience {
+        /// The room.
+        room: RoomId,
+        /// Participants.
+        participants: u32,
+    },
+    /// Add to the room's sums of reactions.
+    Tally {
+        /// The room.
+        room: RoomId,
+        /// How many of each kind were counted here.
+        counts: BTreeMap<Arc<str>, u64>,
+    },
+    /// Tell every shard that an identity is here, of which nothing else is told.
+    Claim {
+        /// The room.
+        room: RoomId,
+        /// Who.
+        identity: Identity,
+        /// Its stay.
+        uid: ParticipantUid,
+        /// Of two stays of one identity the higher one is the true one.
+        incarnation: u64,
+    },
     /// Have the shard of a participant do what the platform wants with it.
     Forward(Box<ControlCommand>),
     /// The room is here no more.
@@ -150,6 +175,22 @@ pub enum RemoteEvent {
         track: TrackUid,
         /// The frame.
         frame: Arc<[u8]>,
+    },
+    /// The audience of all shards together.
+    Audience {
+        /// Participants.
+        participants: u64,
+    },
+    /// The room's sums of reactions, by kind.
+    Tallied(BTreeMap<Arc<str>, u64>),
+    /// An identity is in another shard's audience.
+    Claimed {
+        /// Who.
+        identity: Identity,
+        /// Its stay.
+        uid: ParticipantUid,
+        /// Of two stays of one identity the higher one is the true one.
+        incarnation: u64,
     },
     /// The platform wants something with a participant of this shard.
     Control(Box<ControlCommand>),

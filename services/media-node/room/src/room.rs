@@ -13,6 +13,7 @@ use headwater_model::media::TrackKey;
 use headwater_model::{Epoch, Identity, ParticipantUid, RoomId, TrackUid};
 use headwater_sdp::CandidateProtocol;
 
+use crate::audience::Audience;
 use crate::control::RoomAssignment;
 use crate::core::Core;
 use crate::data::ReplayCache;
@@ -20,6 +21,7 @@ use crate::directory::{ParticipantKey, Place, RoomKey};
 use crate::participant::Participant;
 use crate::remote::Span;
 use crate::session::{CloseReason, Event};
+use crate::tally::Tally;
 use crate::timers::Timer;
 use crate::track::Track;
 use crate::view::{ParticipantView, RoomProperties, RoomReport, RoomView};
@@ -48,6 +50,8 @@ pub(crate) struct Room {
     pub(crate) quality_at: Option<Instant>,
     /// What it knows of other shards.
     pub(crate) span: Span,
+    pub(crate) audience: Audience,
+    pub(crate) tally: Tally,
     protocol_memory: BTreeMap<Identity, CandidateProtocol>,
     changes: Changes,
     /// Since when nobody is here. None while somebody is.
@@ -84,6 +88,8 @@ impl Room {
             speakers_at: None,
             quality_at: None,
             span: Span::default(),
+            audience: Audience::default(),
+            tally: Tally::default(),
             protocol_memory: BTreeMap::new(),
             changes: Changes::default(),
             empty_since: Some(now),
@@ -135,7 +141,8 @@ impl Room {
     }
 
     fn counts(&self) -> (u32, u32) {
-        self.counts_where(|_| true)
+        let (participants, publishers) = self.counts_where(|_| true);
+        (participants.saturating_add(self.audience.elsewhere()), publishers)
     }
 
     /// Of this shard only.
@@ -185,9 +192,15 @@ impl Room {
         }
     }
 
+    /// Counts may have changed, without anything to be told of a participant.
+    pub(crate) const fn note_counts_changed(&mut self) {
+        self.counts_changed = true;
+    }
+
     /// Tells what was collected during a call. Each call ends with it.
     pub(crate) fn settle(&mut self, core: &mut Core) {
         self.flush_changes(core);
+        self.tell_audience(core);
         self.check_counts(core);
     }
 

@@ -125,6 +125,7 @@ impl Rooms {
         let key = self.by_id.get(id);
         if let Some(room) = key.and_then(|key| self.rooms.get_mut(key)) {
             room.set_wide(&mut self.core, is_wide, seats);
+            room.settle(&mut self.core);
         }
     }
 
@@ -264,6 +265,7 @@ impl Rooms {
                 | Timer::Speech(place) => place.room,
                 Timer::QuietChanges(room)
                 | Timer::RoomChanged(room)
+                | Timer::Tally(room)
                 | Timer::Speakers(room)
                 | Timer::Quality(room)
                 | Timer::Demand(room, _) => room,

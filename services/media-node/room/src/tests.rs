@@ -1,5 +1,6 @@
 //! Stories of rooms, told by what clients and shells see.
 
+mod audience;
 mod client;
 mod data;
 mod dual;
@@ -11,4 +12,5 @@ mod random;
 mod resume;
 mod shortage;
 mod subscribing;
+mod tally;
 mod world;

@@ -32,6 +32,8 @@ pub(crate) enum Timer {
     QuietChanges(RoomKey),
     /// The room's counts are told.
     RoomChanged(RoomKey),
+    /// Reactions counted are told or passed on.
+    Tally(RoomKey),
     /// Who speaks is told.
     Speakers(RoomKey),
     /// How well connections do is told.

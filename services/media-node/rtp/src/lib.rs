@@ -5,7 +5,7 @@
 //!   extension ids, [`extension`] reads and makes extension values.
 //! - [`vp8`], [`vp9`], [`h264`], [`av1`] read what the payload says of itself (start of
 //!   a frame, keyframe, layer, picture id), [`dependency`] does the same from the AV1
-//!   dependency descriptor; [`rtx`] is RFC 4588.
+//!   dependency descriptor; [`rtx`] is RFC 4588, [`red`] is RFC 2198.
 //! - [`rtcp`] iterates and builds compound packets.
 //! - [`sequence`] unwraps counters, [`ntp`] turns wall clock into NTP time.
 //!
@@ -24,6 +24,7 @@ pub mod h264;
 mod header;
 pub mod ntp;
 mod packet;
+pub mod red;
 pub mod rtcp;
 pub mod rtx;
 pub mod sequence;

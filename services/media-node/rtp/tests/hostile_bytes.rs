@@ -8,7 +8,7 @@ use headwater_rtp::extension::{
     AbsSendTime, AudioLevel, PlayoutDelay, parse_token, parse_transport_cc,
 };
 use headwater_rtp::rtcp::{Compound, CompoundWriter, ReportBlock, RtcpPacket, SenderInfo};
-use headwater_rtp::{RtpHeader, RtpView, append_padding, av1, h264, rtx, vp8, vp9};
+use headwater_rtp::{RtpHeader, RtpView, append_padding, av1, h264, red, rtx, vp8, vp9};
 use proptest::prelude::*;
 
 /// Touches everything that a packet can be asked.
@@ -46,6 +46,34 @@ fn read_payload(payload: &[u8]) {
         let _ = descriptor.frame_header(payload);
         let _ = descriptor.is_keyframe_start(payload);
     }
+    read_red(payload);
+}
+
+/// What is read has all its bytes in the payload, and is written back alike.
+fn read_red(payload: &[u8]) {
+    let Ok(parsed) = red::RedPayload::parse(payload) else {
+        return;
+    };
+    let blocks: Vec<_> = parsed.redundant().collect();
+    assert!(blocks.len() <= red::REDUNDANT_MAX && !parsed.primary().is_empty());
+    assert!(payload.ends_with(parsed.primary()));
+    let mut copy = vec![0; payload.len()];
+    let primary = (parsed.primary_type(), parsed.primary());
+    assert_eq!(red::write(&blocks, primary, &mut copy), Ok(payload.len()));
+    assert_eq!(copy, payload);
+}
+
+fn good_red() -> Vec<u8> {
+    let block = |timestamp_offset, payload| red::RedundantBlock {
+        payload_type: 111,
+        timestamp_offset,
+        payload,
+    };
+    let mut bytes = vec![0; 100];
+    let blocks = [block(1_920, &[1; 20][..]), block(960, &[2; 30])];
+    let len = red::write(&blocks, (111, &[3; 25]), &mut bytes).unwrap();
+    bytes.truncate(len);
+    bytes
 }
 
 /// Touches everything that a compound can be asked.
@@ -138,6 +166,7 @@ proptest! {
     ) {
         read_rtp(&damage(good_rtp(), &edits, cut));
         read_rtcp(&damage(good_rtcp(), &edits, cut));
+        read_red(&damage(good_red(), &edits, cut));
     }
 }
 
@@ -147,6 +176,7 @@ fn the_undamaged_packets_are_good() {
     let view = RtpView::parse(&rtp).unwrap();
     assert_eq!(view.extensions().count(), 4);
     assert!(vp8::Vp8Descriptor::parse(view.payload()).unwrap().is_keyframe_start(view.payload()));
+    assert_eq!(red::RedPayload::parse(&good_red()).unwrap().redundant().len(), 2);
     let rtcp = good_rtcp();
     assert_eq!(Compound::new(&rtcp).filter(Result::is_ok).count(), 6);
 }

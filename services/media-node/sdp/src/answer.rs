@@ -59,6 +59,9 @@ pub struct Receiving {
     pub stereo: bool,
     /// Let the client pause during silence.
     pub dtx: bool,
+    /// Ask for redundancy (RED, RFC 2198) around Opus. Right for payloads only that may
+    /// be read: behind end-to-end encryption nobody could take the redundancy off.
+    pub red: bool,
 }
 
 impl Receiving {

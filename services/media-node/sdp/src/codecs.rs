@@ -50,9 +50,52 @@ pub(crate) fn select(
     });
     let mut selection = Selection::default();
     for (description, codec) in chosen {
+        let red = red_around(section, description, codec, receiving);
+        // Clients send what comes first, and RED only in front of its codec.
+        let first = red.filter(|_| receiving.is_some());
+        let last = red.filter(|_| receiving.is_none());
+        take_red(&mut selection, first, description);
         take(&mut selection, section, description, codec, receiving, sending);
+        take_red(&mut selection, last, description);
     }
     selection
+}
+
+/// The redundancy a client offers around a codec, if it is taken: of what it sends only
+/// if that is asked for, of what it is sent always. It never comes without its codec,
+/// in which is sent whatever has no redundancy.
+fn red_around<'a>(
+    section: &'a Section,
+    description: &CodecDescription,
+    codec: Codec,
+    receiving: Option<&Receiving>,
+) -> Option<&'a CodecDescription> {
+    let wanted = codec == Codec::Opus && receiving.is_none_or(|receiving| receiving.red);
+    let found = section.codecs.iter().find(|other| {
+        other.red_of() == Some(description.payload_type)
+            && other.payload_type != description.payload_type
+    });
+    found.filter(|_| wanted)
+}
+
+fn take_red(selection: &mut Selection, red: Option<&CodecDescription>, around: &CodecDescription) {
+    let Some(red) = red else { return };
+    let feedback = accepted_feedback(Codec::Opus, &around.feedback);
+    let opus = mapping(Codec::Opus, around.payload_type, None, &red.format, &feedback);
+    selection.mappings.push(red_mapping(red, &opus));
+    // Clients read feedback from the codec that is inside.
+    selection.descriptions.push(CodecDescription { feedback: Vec::new(), ..red.clone() });
+}
+
+/// A mapping of RED around a codec that has one.
+fn red_mapping(red: &CodecDescription, around: &PayloadMapping) -> PayloadMapping {
+    PayloadMapping {
+        payload_type: red.payload_type,
+        rtx_payload_type: None,
+        format: red.format.clone(),
+        red_of: Some(around.payload_type),
+        ..around.clone()
+    }
 }
 
 fn take(
@@ -107,6 +150,7 @@ pub(crate) fn mapping(
         nack: has("nack"),
         pli: has("nack pli"),
         transport_cc: has("transport-cc"),
+        red_of: None,
     }
 }
 
@@ -237,6 +281,9 @@ const OWN_CODECS: [(Codec, u8, &str); 8] = [
     (Codec::Av1, 35, ""),
 ];
 
+/// RED around the node's own Opus.
+const OWN_RED: (u8, &str) = (63, "111/111");
+
 /// Extension ids of sections the node offers.
 const OWN_EXTENSIONS: [(HeaderExtension, u8); 7] = [
     (HeaderExtension::Mid, 1),
@@ -272,6 +319,17 @@ pub(crate) fn own_codecs(kind: MediaKind, sending: Option<&Sending>) -> Vec<Code
             format,
             feedback: feedback.iter().map(|name| (*name).to_owned()).collect(),
         });
+        if codec == Codec::Opus {
+            let (payload_type, format) = OWN_RED;
+            codecs.push(CodecDescription {
+                payload_type,
+                name: "red".to_owned(),
+                clock_rate: codec.clock_rate(),
+                channels: 2,
+                format: format.to_owned(),
+                feedback: Vec::new(),
+            });
+        }
         if kind == MediaKind::Video {
             codecs.push(CodecDescription {
                 payload_type: payload_type + 1,
@@ -310,7 +368,7 @@ pub(crate) fn answered_codecs(
     offered: &[CodecDescription],
     answer: &Section,
 ) -> Vec<PayloadMapping> {
-    answer
+    let mut accepted: Vec<PayloadMapping> = answer
         .codecs
         .iter()
         .filter_map(|answered| {
@@ -325,7 +383,25 @@ pub(crate) fn answered_codecs(
                 .map(|rtx| rtx.payload_type);
             Some(mapping(codec, own.payload_type, rtx, &own.format, &answered.feedback))
         })
-        .collect()
+        .collect();
+    for answered in &answer.codecs {
+        let is_own = |own: &&CodecDescription| {
+            own.payload_type == answered.payload_type && own.red_of() == answered.red_of()
+        };
+        let Some(red_of) = answered.red_of().filter(|_| offered.iter().any(|own| is_own(&own)))
+        else {
+            continue;
+        };
+        let around = accepted.iter().find(|mapping| {
+            mapping.payload_type == red_of
+                && mapping.codec == Codec::Opus
+                && mapping.red_of.is_none()
+        });
+        if let Some(red) = around.map(|around| red_mapping(answered, around)) {
+            accepted.push(red);
+        }
+    }
+    accepted
 }
 
 /// The header extensions an answer keeps.

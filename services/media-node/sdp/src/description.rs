@@ -244,6 +244,17 @@ impl CodecDescription {
         parameter(&self.format, name)
     }
 
+    /// The payload type of every block, if it is RED (RFC 2198) of sound in one codec.
+    #[must_use]
+    pub fn red_of(&self) -> Option<u8> {
+        if !self.name.eq_ignore_ascii_case("red") || self.clock_rate != 48_000 {
+            return None;
+        }
+        let mut blocks = self.format.split('/').map(|block| block.trim().parse::<u8>().ok());
+        let first = blocks.next()?.filter(|payload_type| *payload_type < 128)?;
+        blocks.all(|block| block == Some(first)).then_some(first)
+    }
+
     /// The payload type that this one retransmits (RFC 4588), if it is RTX.
     #[must_use]
     pub fn associated_payload_type(&self) -> Option<u8> {

@@ -67,7 +67,7 @@ fn a_chromium_publisher_is_answered_in_its_own_payload_types() {
     assert_eq!(text.sections[0].kind, SectionKind::Application);
     assert_eq!(text.sections[0].max_message_size, Some(65_535));
     assert_eq!(text.sections[1].direction, Direction::RecvOnly);
-    assert_eq!(text.sections[1].formats, ["111"], "RED and the rest are left out");
+    assert_eq!(text.sections[1].formats, ["111"], "RED was not asked for, the rest never is");
     assert_eq!(text.sections[1].codecs[0].format, "minptime=10;useinbandfec=1;usedtx=1");
     assert_eq!(text.sections[1].codecs[0].feedback, ["transport-cc", "nack"]);
 
@@ -97,6 +97,71 @@ fn a_chromium_publisher_is_answered_in_its_own_payload_types() {
         text.sections[2].rids.iter().map(|rid| (rid.id.as_str(), rid.sends)).collect();
     assert_eq!(rids, [("q", false), ("h", false), ("f", false)]);
     assert!(!made.description.to_string().contains("goog-remb"));
+}
+
+/// Payload types and what their blocks carry, as agreed.
+fn sound_of(made: &Answer, section: usize) -> Vec<(u8, Option<u8>)> {
+    made.sections[section].codecs.iter().map(|codec| (codec.payload_type, codec.red_of)).collect()
+}
+
+#[test]
+fn red_is_asked_for_in_front_of_its_opus() {
+    let offer = Description::parse(CHROMIUM_PUBLISHES).unwrap();
+    let mut decisions = receive_all(&offer);
+    for decision in &mut decisions {
+        decision.receive.as_mut().unwrap().red = true;
+    }
+    let (made, text) = answered(&offer, &decisions);
+    assert_eq!(text.sections[1].formats, ["63", "111"]);
+    assert_eq!(text.sections[1].codecs[0].format, "111/111");
+    assert_eq!(sound_of(&made, 1), [(63, Some(111)), (111, None)]);
+    let red = &made.sections[1].codecs[0];
+    assert!(red.nack && red.transport_cc && red.codec == Codec::Opus, "as its Opus");
+    assert!(made.sections[2].codecs.iter().all(|codec| codec.red_of.is_none()));
+
+    // RED of anything else, or of nothing, is not RED of this Opus.
+    for format in ["110/110", "111/110", "", "111/", "300/300"] {
+        let other = CHROMIUM_PUBLISHES.replace("a=fmtp:63 111/111", &format!("a=fmtp:63 {format}"));
+        let offer = Description::parse(&other).unwrap();
+        let (made, _) = answered(&offer, &decisions);
+        assert_eq!(sound_of(&made, 1), [(111, None)], "{format}");
+    }
+    let offer = Description::parse(FIREFOX_PUBLISHES).unwrap();
+    let (made, _) = answered(&offer, &receive_all(&offer));
+    assert!(made.sections[0].codecs.iter().all(|codec| codec.red_of.is_none()));
+}
+
+#[test]
+fn a_section_that_receives_takes_red_behind_its_opus() {
+    let offer = Description::parse(&libwebrtc_receives(1)).unwrap();
+    let mut decisions = receive_all(&offer);
+    decisions[0].send = Some(sending(MediaKind::Audio));
+    let (made, text) = answered(&offer, &decisions);
+    assert_eq!(text.sections[0].formats, ["111", "63"]);
+    assert_eq!(sound_of(&made, 0), [(111, None), (63, Some(111))]);
+}
+
+#[test]
+fn clients_answer_the_nodes_offer_with_red_or_without() {
+    let accepted = |change: &dyn Fn(String) -> String| {
+        let mut offerer = Offerer::new();
+        offerer.attach(MediaKind::Audio, sending(MediaKind::Audio)).unwrap();
+        let offer = offerer.offer(&local()).to_string();
+        let answer = Description::parse(&change(answer_to(&offer))).unwrap();
+        let sections = offerer.accept(&answer).unwrap();
+        sections[0].codecs.iter().map(|it| (it.payload_type, it.red_of)).collect::<Vec<_>>()
+    };
+    let with = [(111, None), (63, Some(111))];
+    assert_eq!(accepted(&|answer| answer), with);
+    assert_eq!(accepted(&|answer| answer.replace("111 63", "63 111")), with);
+    let without = |line: &'static str| {
+        move |answer: String| {
+            answer.split_inclusive("\r\n").filter(|it| !it.starts_with(line)).collect::<String>()
+        }
+    };
+    assert_eq!(accepted(&without("a=fmtp:63")), [(111, None)]);
+    assert_eq!(accepted(&without("a=rtpmap:63")), [(111, None)]);
+    assert_eq!(accepted(&without("a=rtpmap:111")), [], "RED alone is nothing");
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub struct Config {
     pub relay: Option<RelayConfig>,
     /// Participants the node accepts at most. 0 means no limit of its own.
     pub participant_capacity: u32,
+    /// Microphones of one room that are forwarded at once: the loudest. 0 means all.
+    pub audible_microphones: u16,
     /// Seconds between stopping to accept and ending the sessions that are left.
     pub shutdown_grace_seconds: u64,
     /// How long the process, asked to stop, lets the control plane move its
@@ -96,6 +98,7 @@ impl Default for Config {
             pin_threads: false,
             relay: None,
             participant_capacity: 0,
+            audible_microphones: 16,
             shutdown_grace_seconds: 5,
             drain_timeout_seconds: 20,
         }

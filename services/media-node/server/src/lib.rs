@@ -35,7 +35,9 @@ use tracing::info;
 
 pub use config::{Config, PortsExhausted, RelayConfig};
 use departure::Departure;
+pub use shard::Cascade;
 use shard::{PortsConfig, ShardCommand, ShardConfig, ShardHandle};
+pub use wire::Part;
 
 /// What a media node gets from its process.
 pub struct Dependencies {
@@ -216,7 +218,7 @@ fn start_shards(
         let rooms = RoomsConfig {
             candidates: candidates(addresses, &ports),
             fingerprint: identity.fingerprint().to_owned(),
-            limits: Limits::default(),
+            limits: Limits { audible_microphones: config.audible_microphones, ..Limits::default() },
             timers: Timers::default(),
         };
         let core = config.pin_threads.then(|| cores.get(usize::from(index) % cores.len().max(1)));

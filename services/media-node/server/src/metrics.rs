@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use headwater_relay::{LinkDrops, RelayTotals};
 use headwater_telemetry::metrics::{
-    DropReason, MediaDirection, NodeMetrics, RefusedRetransmission, TrackKind, TransportProtocol,
+    DropReason, MediaDirection, NodeMetrics, RefusedRetransmission, RelayDrop, RelayFlow,
+    RelayLink, TrackKind, TransportProtocol,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +74,44 @@ fn show(metrics: &NodeMetrics, shards: &[ShardSnapshot]) {
     let busiest = shards.iter().map(|shard| shard.busy_ratio).fold(0.0, f32::max);
     metrics.shard_busy.set(f64::from(busiest));
     show_drops(metrics, shards);
+    show_relays(metrics, shards);
+}
+
+fn show_relays(metrics: &NodeMetrics, shards: &[ShardSnapshot]) {
+    let links = |of: fn(&ShardSnapshot) -> usize| {
+        i64::try_from(shards.iter().map(of).sum::<usize>()).unwrap_or(i64::MAX)
+    };
+    metrics.relay_links.get(RelayLink::InProcess).set(links(|shard| shard.relay_links.0));
+    metrics.relay_links.get(RelayLink::BetweenNodes).set(links(|shard| shard.relay_links.1));
+    let mut totals = RelayTotals::default();
+    shards.iter().for_each(|shard| totals.add(&shard.relay));
+    let RelayTotals { near, far } = totals;
+    let packets = |flow: RelayFlow, count: u64| metrics.relay_packets.get(flow).set(count);
+    packets(RelayFlow::InProcessIn, near.frames_in);
+    packets(RelayFlow::InProcessOut, near.frames_out);
+    packets(RelayFlow::BetweenNodesIn, far.frames_in);
+    packets(RelayFlow::BetweenNodesOut, far.frames_out);
+    let bytes = |flow: RelayFlow, count: u64| metrics.relay_bytes.get(flow).set(count);
+    bytes(RelayFlow::InProcessIn, near.bytes_in);
+    bytes(RelayFlow::InProcessOut, near.bytes_out);
+    bytes(RelayFlow::BetweenNodesIn, far.bytes_in);
+    bytes(RelayFlow::BetweenNodesOut, far.bytes_out);
+    for (link, totals) in [(RelayLink::InProcess, near), (RelayLink::BetweenNodes, far)] {
+        metrics.relay_message_bytes.get(link).set(totals.message_bytes_out);
+        metrics.relay_lost.get(link).set(totals.lost_in);
+        metrics.relay_repeated.get(link).set(totals.repeated_out);
+    }
+    let dropped = |reason: RelayDrop, of: fn(&LinkDrops) -> u64| {
+        metrics.relay_dropped.get(reason).set(of(&near.drops) + of(&far.drops));
+    };
+    dropped(RelayDrop::Malformed, |drops| drops.malformed);
+    dropped(RelayDrop::UnknownTrack, |drops| drops.unknown_handle);
+    dropped(RelayDrop::StaleEpoch, |drops| drops.stale_epoch);
+    dropped(RelayDrop::Looped, |drops| drops.looped + drops.looped_announcements);
+    dropped(RelayDrop::WrongSource, |drops| drops.wrong_source);
+    dropped(RelayDrop::QueueFull, |drops| drops.queue_full);
+    dropped(RelayDrop::Congested, |drops| drops.congested);
+    dropped(RelayDrop::TooManyTracks, |drops| drops.too_many_tracks);
 }
 
 fn show_drops(metrics: &NodeMetrics, shards: &[ShardSnapshot]) {

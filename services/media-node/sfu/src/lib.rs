@@ -26,6 +26,7 @@ mod config;
 mod egress;
 mod error;
 mod event;
+mod floor;
 mod forward;
 mod ingress;
 mod link;

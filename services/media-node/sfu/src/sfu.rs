@@ -6,6 +6,7 @@ mod commands;
 mod drain;
 mod events;
 mod feedback;
+mod floors;
 mod receive;
 mod relay;
 mod reports;
@@ -24,6 +25,7 @@ use slab::Slab;
 
 use crate::bandwidth::allocate::Demand;
 use crate::clock::Clock;
+use crate::floor::Floor;
 use crate::forward::delivery::Delivery;
 use crate::forward::writer::Writer;
 use crate::ingress::track::Track;
@@ -68,6 +70,9 @@ pub struct Sfu {
     demands: Vec<Demand>,
     /// At most [`feedback::WANTED_MAX`].
     wanted: Vec<Wanted>,
+    /// Rooms whose loudest microphones are forwarded. As many as there are rooms with
+    /// tracks that joined one.
+    floors: FxHashMap<u64, Floor>,
     /// Audio tracks whose level is not silent.
     metered: Vec<u32>,
     speakers_armed: bool,
@@ -99,7 +104,8 @@ impl Sfu {
             queued: Vec::new(),
             allocations: Vec::new(),
             demands: Vec::new(),
-            wanted: Vec::new(),
+            wanted: Vec::with_capacity(feedback::WANTED_MAX),
+            floors: FxHashMap::default(),
             metered: Vec::new(),
             speakers_armed: false,
             events: VecDeque::new(),
@@ -154,6 +160,14 @@ impl Sfu {
     /// keyframe. Nothing happens if the track is not known.
     pub fn set_muted(&mut self, now: Instant, track: TrackKey, muted: bool) {
         self.mute_track(self.clock.at(now), track, muted);
+    }
+
+    /// Counts an audio track among the microphones of a room: of those with the same
+    /// `floor` only the `seats` loudest are forwarded, to subscribers and to other shards.
+    /// The first track of a floor says how many. Nothing happens if the track is not
+    /// known or is counted already.
+    pub fn join_floor(&mut self, track: TrackKey, floor: u64, seats: u16) {
+        self.seat_track(track, floor, seats);
     }
 
     /// Forwards a track to a transport, or takes what was negotiated anew. It begins

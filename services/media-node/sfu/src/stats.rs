@@ -24,6 +24,8 @@ pub struct Stats {
     pub retransmissions_out: u64,
     /// Packets that a publisher repeated and that were missing.
     pub repaired: u64,
+    /// Packets of sound that were missing and were found in the redundancy of a later one.
+    pub recovered: u64,
     /// Sequence numbers given up after all requests.
     pub lost: u64,
     /// Keyframe requests sent to publishers.
@@ -84,7 +86,7 @@ pub struct Drops {
     pub too_long: u64,
     /// Only padding.
     pub padding: u64,
-    /// The track is muted.
+    /// The track is muted, or not among the loudest of its room.
     pub muted: u64,
     /// More packets in one batch than a track holds.
     pub batch_full: u64,

@@ -1,6 +1,6 @@
 //! Coarse timers: a wheel of buckets of ten milliseconds. Arming and firing cost the
-//! same however many timers there are, and allocate only while the number of armed
-//! timers reaches a new height.
+//! same however many timers there are, and allocate only where more are armed than room
+//! was reserved for.
 
 use crate::clock::Micros;
 
@@ -40,6 +40,11 @@ impl<T: Copy> TimerWheel<T> {
             tick: now.0 / TICK,
             armed: 0,
         }
+    }
+
+    /// Makes room for this many timers in all.
+    pub(crate) fn reserve(&mut self, timers: usize) {
+        self.nodes.reserve(timers.saturating_sub(self.nodes.len()));
     }
 
     /// Arms a timer. It fires at the first tick that is not before `at`.

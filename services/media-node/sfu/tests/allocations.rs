@@ -7,10 +7,11 @@ mod harness;
 
 use std::time::Duration;
 
-use headwater_model::media::{Codec, TransportKey};
+use headwater_model::media::{Codec, Publication, TransportKey};
 use headwater_rtp::rtcp::{CompoundWriter, ReportBlock};
 use headwater_sfu::{Egress, OutgoingRtp};
 
+use harness::microphone::{Microphone, PACKET, publication_with_red, subscription_with_red};
 use harness::publisher::{Encoder, delta, key};
 use harness::{World, mapping, publication, subscription};
 
@@ -86,7 +87,7 @@ fn feedback(buffer: &mut [u8], subscriber: usize, newest: u16) -> usize {
 fn media(count: usize) -> Vec<Vec<Vec<u8>>> {
     let mut camera = Encoder::new(Codec::Vp8, 0).with_mid("0");
     let mut microphone = Encoder::new(Codec::Opus, 1).with_mid("1");
-    microphone.payload_type = 111;
+    microphone.payload_type = 109;
     microphone.level = Some(20);
     let step = |index: usize| {
         let mut picture = if index == 0 { key(3) } else { delta(3, [0, 2, 1, 2][index % 4]) };
@@ -107,10 +108,17 @@ fn forwarding_allocates_nothing_in_steady_state() {
     let publisher = world.transport(1);
     let video = world.publish(publisher, 1, &publication(Codec::Vp8, "0", &[]));
     let mut sound = publication(Codec::Opus, "1", &[]);
-    sound.codecs = vec![mapping(Codec::Opus, 111)];
+    sound.codecs = vec![mapping(Codec::Opus, 109)];
     let sound = world.publish(publisher, 2, &sound);
+    let redundant = Publication { mid: "2".to_owned(), ..publication_with_red() };
+    let redundant = world.publish(publisher, 3, &redundant);
     for index in 0..SUBSCRIBERS {
         let subscriber = world.transport(100 + index);
+        let wanted = match index % 2 {
+            0 => subscription_with_red(7_000 + index),
+            _ => subscription(Codec::Opus, 7_000 + index),
+        };
+        world.subscribe(2_000 + index, redundant, subscriber, &wanted);
         let wanted = subscription(Codec::Vp8, 5_000 + index);
         let subscription_key = world.subscribe(index, video, subscriber, &wanted);
         world.subscribe(
@@ -126,7 +134,15 @@ fn forwarding_allocates_nothing_in_steady_state() {
     }
     let newest = [0; SUBSCRIBERS as usize];
     let mut scratch = Scratch { buffer: vec![0; 2_048], newest, packets: 0, compounds: 0 };
-    let media = media(WARM_UP + MEASURED);
+    let mut media = media(WARM_UP + MEASURED);
+    let mut microphone = Microphone::new(1);
+    microphone.encoder = Encoder::new(Codec::Opus, 2).with_mid("2");
+    for (index, packets) in media.iter_mut().enumerate() {
+        let packet = microphone.packet(PACKET);
+        if index % 10 != 3 {
+            packets.push(packet);
+        }
+    }
     for (index, packets) in media[..WARM_UP].iter().enumerate() {
         step(&mut world, &mut scratch, index, packets);
     }
@@ -142,5 +158,6 @@ fn forwarding_allocates_nothing_in_steady_state() {
     assert!(scratch.compounds > 150, "{} compounds", scratch.compounds);
     assert!(after.retransmissions_out > before.retransmissions_out + 1_000, "{after:?}");
     assert!(after.nacks_out > before.nacks_out);
+    assert!(after.recovered > before.recovered + 10, "{after:?}");
     assert_eq!(allocations.count_total, 0, "for {} packets", scratch.packets);
 }

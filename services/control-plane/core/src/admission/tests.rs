@@ -28,6 +28,7 @@ fn planned(standing: Standing) -> JoinFacts {
             shards: 1,
             max_participants: 0,
             participants: 0,
+            crowded: false,
         }),
         may_create: false,
         resuming: false,
@@ -35,6 +36,7 @@ fn planned(standing: Standing) -> JoinFacts {
         failed_answers: None,
         seats: None,
         seats_asked: false,
+        growth_tried: false,
         frozen: false,
     }
 }
@@ -201,10 +203,31 @@ fn a_full_node_makes_newcomers_wait() {
     assert_eq!(decide(&facts), ADMITTED);
 }
 
+#[test]
+fn a_crowded_room_grows_once_before_more_are_admitted() {
+    let mut facts = planned(Standing::Serving);
+    room(&mut facts).crowded = true;
+    assert_eq!(decide(&facts), Decision::GrowPlan);
+    facts.growth_tried = true;
+    assert_eq!(decide(&facts), ADMITTED);
+}
+
+#[test]
+fn a_crowded_room_admits_while_the_registry_is_away_and_those_who_come_back() {
+    let mut facts = planned(Standing::Serving);
+    room(&mut facts).crowded = true;
+    facts.resuming = true;
+    assert_eq!(decide(&facts), ADMITTED);
+    (facts.resuming, facts.knowledge) = (false, Knowledge::Unreachable);
+    assert_eq!(decide(&facts), ADMITTED);
+}
+
 fn any_facts() -> impl Strategy<Value = JoinFacts> {
     let standing = prop_oneof![Just(Standing::Serving), Just(Standing::Gone)];
-    let room = (0_u64..4, prop::option::of((standing, any::<[bool; 3]>())), 0_u32..3, 0_u32..4)
-        .prop_map(|(epoch, carrying, max_participants, participants)| RoomFacts {
+    let carrying = prop::option::of((standing, any::<[bool; 3]>()));
+    let room = (0_u64..4, carrying, 0_u32..3, 0_u32..4, any::<bool>()).prop_map(
+        |(epoch, carrying, max_participants, participants, crowded)| RoomFacts {
+            crowded,
             shards: 1,
             epoch: Epoch(epoch),
             carrier: carrying.map(|(standing, [shard_exists, address_known, full])| Carrier {
@@ -215,7 +238,8 @@ fn any_facts() -> impl Strategy<Value = JoinFacts> {
             }),
             max_participants,
             participants,
-        });
+        },
+    );
     (prop::option::of(room), any::<[bool; 3]>(), prop::option::of(0_u64..4)).prop_map(
         |(room, [may_create, resuming, frozen], failed)| JoinFacts {
             room,
@@ -258,6 +282,10 @@ proptest! {
                     let mut other = carrier(Standing::Serving);
                     other.planned.node = NodeId::new("b").unwrap();
                     known.carrier = Some(other);
+                }
+                Decision::GrowPlan => {
+                    prop_assert!(!facts.growth_tried && !facts.resuming);
+                    facts.growth_tried = true;
                 }
                 Decision::ProbeNode(_) => {
                     prop_assert_eq!(facts.failed_answers, None);

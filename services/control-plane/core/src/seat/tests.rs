@@ -66,7 +66,8 @@ impl World {
     }
 }
 
-const VIEWER: SeatWish<'_> = SeatWish { zone: "", publishes: false, without: None, seed: 0 };
+const VIEWER: SeatWish<'_> =
+    SeatWish { zone: "", publishes: false, without: None, seed: 0, full_at: 0 };
 
 #[test]
 fn a_viewer_goes_to_its_own_zone_and_not_to_the_home_of_a_large_room() {

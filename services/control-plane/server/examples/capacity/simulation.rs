@@ -246,8 +246,13 @@ impl World {
         let started = Instant::now();
         for number in 0..PLACED {
             let zone = format!("zone-{}", number % u32::from(self.zones));
-            let wish =
-                SeatWish { zone: &zone, publishes: false, without: None, seed: number.into() };
+            let wish = SeatWish {
+                zone: &zone,
+                publishes: false,
+                without: None,
+                seed: number.into(),
+                full_at: 0,
+            };
             let seat = choose_seat(&self.id, plan, &self.nodes, &wish);
             assert!(seat.is_some(), "there is a seat for everybody");
         }

@@ -246,9 +246,9 @@ impl Cluster {
     }
 
     /// Notes that somebody was sent to a room on a node.
-    pub(crate) fn add_grant(&self, room: &RoomId, node: &NodeId, now: Instant) {
+    pub(crate) fn add_grant(&self, room: &RoomId, to: &ShardRef, now: Instant) {
         let mut held = self.write();
-        held.state.add_grant(node);
+        held.state.add_grant(room, to);
         held.granted.insert(room.clone(), now);
     }
 
@@ -271,8 +271,10 @@ impl Held {
             }
             Some(_) | None => None,
         };
+        let taken = seat.or_else(|| room.home());
+        let crowded = taken.is_some_and(|taken| self.is_crowded(id, room, taken, wish.full_at));
         let no_seat = many.is_some() && !blames_home && seat.is_none();
-        let carrier = seat.or_else(|| room.home()).map(|planned| {
+        let carrier = taken.map(|planned| {
             let view = observed.nodes.get(&planned.node);
             Carrier {
                 planned: planned.at(),
@@ -296,6 +298,7 @@ impl Held {
                 0 => 0,
                 _ => observed.count_of(id, room).0,
             },
+            crowded,
         }
     }
 

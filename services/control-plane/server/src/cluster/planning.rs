@@ -38,6 +38,7 @@ impl Cluster {
             zones.retain(|_, (_, at)| now.saturating_duration_since(*at) < ASKED_HOLDS);
         }
         held.asked.retain(|_, zones| !zones.is_empty());
+        held.forget_growth(now);
         let present = held.state.observed().present();
         let named = held.state.intended().nodes_named();
         held.census.handle_count(now, present, &named);

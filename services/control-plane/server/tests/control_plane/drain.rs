@@ -43,8 +43,13 @@ impl Bench {
 
     /// A bench whose nodes relay, and where four people fill a shard.
     pub(crate) async fn relaying(nodes: &[&str]) -> Self {
+        Self::relaying_at(4, nodes).await
+    }
+
+    /// The same, with so many participants to a shard.
+    pub(crate) async fn relaying_at(shard_participants: u32, nodes: &[&str]) -> Self {
         let mut bench = Self::start(0, &[]).await;
-        bench.add_replica(Config { shard_participants: 4, ..Config::default() }).await;
+        bench.add_replica(Config { shard_participants, ..Config::default() }).await;
         for (port, node) in (50_000..).zip(nodes) {
             let address = Some(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
             let memory = Memory { relay_address: address, ..Memory::default() };

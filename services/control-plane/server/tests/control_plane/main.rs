@@ -5,6 +5,7 @@
 
 mod drain;
 mod grants;
+mod growth;
 mod joins;
 mod loops;
 mod participants;

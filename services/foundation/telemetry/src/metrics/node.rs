@@ -13,6 +13,10 @@ const RTT_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0
 /// In seconds; one turn of a shard's loop.
 const LOOP_BUCKETS: [f64; 9] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
 
+/// In seconds; one relay link, within a process up to around the world.
+const RELAY_BUCKETS: [f64; 10] =
+    [0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];
+
 label_set! {
     /// Which way media went.
     MediaDirection ["direction"] {
@@ -74,6 +78,52 @@ label_set! {
         UncheckedPath => ["unchecked_path"],
         /// The receiver's connection could take no more.
         QueueFull => ["queue_full"],
+    }
+}
+
+label_set! {
+    /// Where a relay link goes.
+    RelayLink ["link"] {
+        /// To another shard of this process.
+        InProcess => ["in_process"],
+        /// To another node.
+        BetweenNodes => ["between_nodes"],
+    }
+}
+
+label_set! {
+    /// Which way something went over a relay link, and where that link goes.
+    RelayFlow ["direction", "link"] {
+        /// From another shard of this process.
+        InProcessIn => ["in", "in_process"],
+        /// To another shard of this process.
+        InProcessOut => ["out", "in_process"],
+        /// From another node.
+        BetweenNodesIn => ["in", "between_nodes"],
+        /// To another node.
+        BetweenNodesOut => ["out", "between_nodes"],
+    }
+}
+
+label_set! {
+    /// Why something was dropped on a relay link.
+    RelayDrop ["reason"] {
+        /// It cannot be read.
+        Malformed => ["malformed"],
+        /// Of a track that was not announced, or is no more.
+        UnknownTrack => ["unknown_track"],
+        /// Of a publisher that was replaced.
+        StaleEpoch => ["stale_epoch"],
+        /// It passed too many links, or came back to where it had been.
+        Looped => ["looped"],
+        /// It did not come from where the track is taken.
+        WrongSource => ["wrong_source"],
+        /// The link's queue had no room.
+        QueueFull => ["queue_full"],
+        /// The path had no room.
+        Congested => ["congested"],
+        /// An announcement beyond the bound of tracks.
+        TooManyTracks => ["too_many_tracks"],
     }
 }
 
@@ -197,6 +247,24 @@ pub struct NodeMetrics {
     pub shard_busy: Gauge,
     /// How long a turn of a shard's loop took.
     pub shard_loop: Histogram,
+    /// Relay links that carry media now.
+    pub relay_links: Family<RelayLink, IntGauge>,
+    /// Packets over relay links.
+    pub relay_packets: Family<RelayFlow, Total>,
+    /// Bytes of datagrams over relay links, QUIC's own left out.
+    pub relay_bytes: Family<RelayFlow, Total>,
+    /// Bytes of state messages sent over relay links.
+    pub relay_message_bytes: Family<RelayLink, Total>,
+    /// Datagrams that relay links lost on their way here.
+    pub relay_lost: Family<RelayLink, Total>,
+    /// Packets sent again over relay links.
+    pub relay_repeated: Family<RelayLink, Total>,
+    /// What was dropped on relay links.
+    pub relay_dropped: Family<RelayDrop, Total>,
+    /// Round-trip time of relay links.
+    pub relay_rtt: Family<RelayLink, Histogram>,
+    /// How long media takes over a relay link.
+    pub relay_hop: Family<RelayLink, Histogram>,
     /// 1 for what the node is doing.
     pub state: Family<NodeLifecycle, IntGauge>,
 }
@@ -281,6 +349,29 @@ impl NodeMetrics {
                 "shard_loop_duration_seconds",
                 "How long one turn of a shard's loop took, sampled.",
                 &LOOP_BUCKETS,
+            ),
+            relay_links: to.gauges("relay_links", "Relay links that carry media now."),
+            relay_packets: to.totals("relay_packets_total", "RTP packets over relay links."),
+            relay_bytes: to
+                .totals("relay_bytes_total", "Bytes of relayed datagrams, without QUIC's own."),
+            relay_message_bytes: to.totals(
+                "relay_message_bytes_total",
+                "Bytes of state messages sent over relay links.",
+            ),
+            relay_lost: to
+                .totals("relay_lost_total", "Relayed datagrams that did not arrive at this node."),
+            relay_repeated: to
+                .totals("relay_repeated_total", "Packets sent again over relay links."),
+            relay_dropped: to.totals("relay_dropped_total", "What relay links dropped."),
+            relay_rtt: to.histograms(
+                "relay_rtt_seconds",
+                "Smoothed round-trip time of each relay link, once a second.",
+                &RELAY_BUCKETS,
+            ),
+            relay_hop: to.histograms(
+                "relay_hop_seconds",
+                "Smoothed time that media takes over each relay link, once a second.",
+                &RELAY_BUCKETS,
             ),
             state: to.gauges("node_state", "1 for what this node is doing, else 0."),
         }

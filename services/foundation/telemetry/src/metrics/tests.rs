@@ -140,6 +140,9 @@ fn each_member_of_a_label_set_has_its_own_series() {
     check::<PlacementResult>();
     check::<PlanReason>();
     check::<RefusedRetransmission>();
+    check::<RelayDrop>();
+    check::<RelayFlow>();
+    check::<RelayLink>();
     check::<RegistryOperation>();
     check::<RoomEnd>();
     check::<SessionEnd>();

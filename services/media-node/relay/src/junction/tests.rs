@@ -62,6 +62,7 @@ fn info(epoch: u32) -> TrackInfo {
         nack: true,
         pli: true,
         transport_cc: false,
+        red_of: None,
     };
     TrackInfo {
         track: TrackUid::from_raw("TR_1"),

@@ -33,6 +33,7 @@ fn info() -> TrackInfo {
         nack: true,
         pli: true,
         transport_cc: false,
+        red_of: None,
     };
     let encoding = |spatial, rid: &str| Encoding {
         spatial,

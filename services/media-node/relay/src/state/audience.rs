@@ -24,6 +24,12 @@ pub struct Audience {
 }
 
 impl Audience {
+    /// So many participants, of whom none publishes and none is in the sample.
+    #[must_use]
+    pub fn counted(participants: u64) -> Self {
+        Self { participants, ..Self::default() }
+    }
+
     /// Counts one participant.
     pub fn add(&mut self, identity: &str, publishes: bool) {
         self.participants += 1;

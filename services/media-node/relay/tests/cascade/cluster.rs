@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use headwater_model::media::{Codec, Publication, SubscriptionKey, TrackKey, TransportKey};
+use headwater_model::media::{
+    Codec, Publication, Subscription, SubscriptionKey, TrackKey, TransportKey,
+};
 use headwater_model::{Epoch, NodeId, ParticipantUid, RoomId, ShardIndex, TrackUid};
 use headwater_relay::{
     Dialer, Inbox, LinkReport, Peer, PlanSlice, RelayEvent, ShardAddress, ShardRelay,
@@ -182,9 +184,14 @@ impl Shard {
 
     /// Adds a viewer of a track of this or another shard.
     pub fn view(&mut self, now: Instant, track: TrackKey, codec: Codec) -> TransportKey {
-        let transport = TransportKey(self.key());
         let ssrc = 10_000 + self.key();
-        let wanted = subscription(codec, ssrc);
+        self.view_as(now, track, subscription(codec, ssrc))
+    }
+
+    /// Adds a viewer with what it has negotiated.
+    pub fn view_as(&mut self, now: Instant, track: TrackKey, wanted: Subscription) -> TransportKey {
+        let transport = TransportKey(self.key());
+        let ssrc = wanted.ssrc;
         self.sfu.add_transport(transport).unwrap();
         self.sfu.set_connected(now, transport, true);
         let key = SubscriptionKey(ssrc);

@@ -9,8 +9,12 @@ use headwater_rtp::rtcp::{Compound, CompoundWriter, RtcpPacket, SenderInfo};
 use headwater_sfu::SfuEvent;
 
 use crate::cluster::{Cluster, address};
+use crate::harness::microphone::{
+    Microphone, PACKET, TAKEN_RED, publication_with_red, subscription_with_red,
+};
 use crate::harness::publication;
 use crate::harness::publisher::{Encoder, Picture, delta, key};
+use crate::harness::subscriber::Received;
 use crate::wire::Quality;
 
 const CHAIN: &[(&str, Option<&str>, &[&str])] =
@@ -319,4 +323,44 @@ fn the_speakers_clock_and_loudness_travel_with_the_sound() {
             .any(|(kind, value)| *kind == HeaderExtension::AudioLevel && value[0] & 0x7f == 20)
     });
     assert!(loud.count() > 200);
+}
+
+#[test]
+fn redundancy_of_sound_crosses_links_and_makes_up_for_what_was_lost_before_them() {
+    let mut cluster = Cluster::new(&["a", "b", "c"]);
+    cluster.plan(1, CHAIN);
+    let now = cluster.now;
+    let (publisher, _) = cluster.shard("a").publish(now, "TR_1", 1, &publication_with_red());
+    cluster.pass(20);
+    let now = cluster.now;
+    let track = cluster.shard("c").track("TR_1");
+    let plain = cluster.shard("c").view(now, track, Codec::Opus);
+    let capable = cluster.shard("c").view_as(now, track, subscription_with_red(9_000));
+    let mut microphone = Microphone::new(1);
+    for index in 0..250 {
+        let packet = microphone.packet(PACKET);
+        if index % 10 != 5 {
+            cluster.rtp("a", publisher, &[packet]);
+        }
+        cluster.pass(20);
+    }
+    for viewer in [plain, capable] {
+        let receiver = &cluster.shard("c").viewer(viewer).receiver;
+        assert_eq!(receiver.missing(), Vec::<u16>::new());
+        assert!(receiver.len() > 240, "{} packets", receiver.len());
+        let places = |packet: &Received| {
+            let frame = packet.mark.unwrap().frame;
+            (packet.sequence - u64::from(frame), packet.timestamp.wrapping_sub(frame * PACKET))
+        };
+        let first = receiver.packets().next().map(places);
+        assert!(receiver.packets().all(|packet| Some(places(packet)) == first));
+    }
+    let in_red = |packet: &&Received| packet.payload_type == TAKEN_RED;
+    let received = |cluster: &mut Cluster, viewer| {
+        cluster.shard("c").viewer(viewer).receiver.packets().filter(in_red).count()
+    };
+    assert!(received(&mut cluster, capable) > 215);
+    assert_eq!(received(&mut cluster, plain), 0);
+    assert_eq!(cluster.shard("a").sfu.stats().recovered, 25);
+    assert_eq!(cluster.shard("c").sfu.stats().recovered, 0, "nothing was missing any more");
 }

@@ -77,6 +77,10 @@ pub(super) struct Envelope<'a> {
     pub(super) identity: &'a str,
     /// 0 if not numbered.
     pub(super) sequence: u32,
+    /// Topic of a user message. Empty if none.
+    pub(super) topic: &'a str,
+    /// Payload of a user message.
+    pub(super) payload: &'a [u8],
     /// Where the last user message lies, tag and all, and where its inside begins.
     user: Option<UserSpan>,
 }
@@ -151,7 +155,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
     } else {
         Destinations::Everybody
     };
-    Ok(Envelope { content, destinations, identity, sequence, user })
+    let (topic, payload) = (legacy.topic, legacy.payload);
+    Ok(Envelope { content, destinations, identity, sequence, topic, payload, user })
 }
 
 const fn content_of(number: u32) -> Content {
@@ -164,11 +169,14 @@ const fn content_of(number: u32) -> Content {
     }
 }
 
-/// Destinations inside of a user message, from before the envelope had them.
+/// What is read inside of a user message: destinations, from before the envelope had
+/// them, topic and payload.
 #[derive(Default)]
 struct Legacy<'a> {
     uids: Vec<&'a str>,
     identities: Vec<&'a str>,
+    topic: &'a str,
+    payload: &'a [u8],
 }
 
 impl<'a> Legacy<'a> {
@@ -182,6 +190,10 @@ impl<'a> Legacy<'a> {
                 (user_field::DESTINATION_IDENTITIES, Value::Bytes(value)) => {
                     push(&mut self.identities, value)?;
                 }
+                (user_field::TOPIC, Value::Bytes(value)) => {
+                    self.topic = std::str::from_utf8(value).unwrap_or_default();
+                }
+                (user_field::PAYLOAD, Value::Bytes(value)) => self.payload = value,
                 (_, Value::Bytes(_) | Value::Number(_) | Value::Fixed) => {}
             }
         }
@@ -248,6 +260,8 @@ pub(super) fn wrap(payload: &[u8], topic: &str, sender: Stamp<'_>) -> Vec<u8> {
         destinations: Destinations::Everybody,
         identity: "",
         sequence: 0,
+        topic: "",
+        payload: &[],
         user: Some(span),
     };
     stamp(&packet, &envelope, sender)

@@ -32,6 +32,7 @@ impl Room {
         let handle = request.handle;
         match self.check_data_track(core, key, &request) {
             Ok(number) => {
+                self.show(key);
                 let view = self.create_data_track(core, key, number, request);
                 if let Some(view) = view {
                     let uid = view.uid.clone();

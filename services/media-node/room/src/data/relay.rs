@@ -7,13 +7,14 @@ use headwater_model::ParticipantUid;
 
 use crate::control::{ControlError, DataMessage};
 use crate::core::Core;
-use crate::data::Kept;
 use crate::data::envelope::{self, Content, Destinations, Stamp};
+use crate::data::{Kept, from_nobody};
 use crate::directory::ParticipantKey;
 use crate::media::{ChannelKey, ChannelReliability, MediaCommand};
 use crate::participant::Participant;
 use crate::room::Room;
 use crate::session::TransportKind;
+use crate::tally;
 use crate::transport::ChannelUse;
 
 impl Room {
@@ -40,6 +41,7 @@ impl Room {
             for payload in participant.data.take_early() {
                 core.order(MediaCommand::Send { transport, channel, payload });
             }
+            self.tell_sums_to(core, key);
         }
     }
 
@@ -98,6 +100,11 @@ impl Room {
         if !is_due {
             return;
         }
+        let is_reaction = envelope.content == Content::User && envelope.topic == tally::TOPIC;
+        if is_reaction && envelope.destinations == Destinations::Everybody {
+            self.count_reaction(core, envelope.payload);
+            return;
+        }
         let speaks_for_another = is_program
             && !envelope.identity.is_empty()
             && matches!(envelope.content, Content::Spoken | Content::Transcription);
@@ -120,8 +127,7 @@ impl Room {
         if message.payload.len() + message.topic.len() + 64 > limit {
             return Err(ControlError::TooLong { what: "data message", limit });
         }
-        let stamp = Stamp { reliable: message.reliable, uid: "", identity: Some("") };
-        let packet: Arc<[u8]> = envelope::wrap(&message.payload, &message.topic, stamp).into();
+        let packet = from_nobody(&message.payload, &message.topic, message.reliable);
         let identities = message.destinations.iter().map(|identity| identity.as_str()).collect();
         let destinations = if message.destinations.is_empty() {
             Destinations::Everybody

@@ -49,6 +49,11 @@ impl Room {
             }
             RemoteEvent::Message(message) => self.take_relayed(core, &message),
             RemoteEvent::Frame { track, frame } => self.take_relayed_frame(core, &track, &frame),
+            RemoteEvent::Audience { participants } => self.audience_counted(participants),
+            RemoteEvent::Tallied(sums) => self.take_sums(core, sums),
+            RemoteEvent::Claimed { identity, uid, incarnation } => {
+                self.claimed(core, &identity, &uid, incarnation);
+            }
             RemoteEvent::Control(command) => {
                 let known = self.by_identity.get(&command.identity);
                 let known = known.and_then(|key| self.participants.get(key));
@@ -69,7 +74,12 @@ impl Room {
         let known = self.by_identity.get(&remote.view.identity);
         match known.and_then(|key| self.participants.get(key)) {
             // Ours is the newer one, or we hear in a moment that it is not.
-            Some(own) if !own.is_remote() => {}
+            Some(own) if !own.is_remote() => {
+                let (key, uid) = (own.key, remote.view.uid.clone());
+                if self.yields_to(core, key, (&uid, remote.incarnation)) {
+                    self.add_remote(core, remote);
+                }
+            }
             Some(known) if known.uid == remote.view.uid => {
                 let key = known.key;
                 self.change_remote(core, key, remote);
@@ -253,6 +263,7 @@ impl Room {
         let muted = track.declared.muted;
         let (room, uid) = (self.id.clone(), uid.clone());
         core.relay(RelayCommand::Attach { room, uid, track: key, transport });
+        self.take_floor(core, key);
         if muted {
             core.order(MediaCommand::SetMuted { track: key, muted });
         }

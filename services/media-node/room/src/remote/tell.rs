@@ -21,13 +21,19 @@ impl Room {
     /// The room is carried by several shards from now on, or by one again.
     pub(crate) fn set_wide(&mut self, core: &mut Core, is_wide: bool, seats: Option<u32>) {
         self.span.seats = seats;
-        if std::mem::replace(&mut self.span.is_wide, is_wide) || !is_wide {
+        let was_wide = std::mem::replace(&mut self.span.is_wide, is_wide);
+        if was_wide != is_wide {
+            self.forget_audience_elsewhere();
+            self.note_counts_changed();
+        }
+        if was_wide || !is_wide {
             return;
         }
         let participants: Vec<ParticipantKey> = self.participants.keys().copied().collect();
         for key in participants {
             self.tell_shards(core, key);
         }
+        self.hand_sums_over(core);
         let tracks: Vec<TrackKey> = self.tracks.keys().copied().collect();
         for track in tracks {
             self.offer_to_shards(core, track);
@@ -36,7 +42,8 @@ impl Room {
 
     /// Tells other shards of a participant of this one.
     pub(crate) fn tell_shards(&self, core: &mut Core, key: ParticipantKey) {
-        let participant = self.participants.get(&key).filter(|one| !one.is_remote());
+        let participant =
+            self.participants.get(&key).filter(|one| !one.is_remote() && !one.unlisted);
         if let Some(participant) = participant.filter(|_| self.span.is_wide) {
             let told = RemoteParticipant {
                 view: Arc::clone(&participant.view),
@@ -50,7 +57,7 @@ impl Room {
 
     /// Tells other shards that a participant is gone.
     pub(crate) fn untell_shards(&self, core: &mut Core, participant: &Participant) {
-        if self.span.is_wide && !participant.is_remote() {
+        if self.span.is_wide && !participant.is_remote() && !participant.unlisted {
             let (room, identity) = (self.id.clone(), participant.identity.clone());
             core.relay(RelayCommand::Remove { room, identity });
         }
@@ -150,16 +157,20 @@ impl Room {
     /// there are no such.
     fn elsewhere(&self, destinations: &Destinations<'_>) -> Option<Vec<Identity>> {
         let remote = |one: &&Participant| one.is_remote();
+        // Whom nobody shows may be in the audience of another shard.
+        let may_be_elsewhere = self.audience.elsewhere() > 0;
         let found: Vec<Identity> = match destinations {
             Destinations::Everybody => {
-                return self.participants.values().any(Participant::is_remote).then(Vec::new);
+                let any = self.participants.values().any(Participant::is_remote);
+                return (any || may_be_elsewhere).then(Vec::new);
             }
             Destinations::Identities(identities) => identities
                 .iter()
                 .filter_map(|name| Identity::new((*name).to_owned()).ok())
-                .filter_map(|name| self.participants.get(self.by_identity.get(&name)?))
-                .filter(remote)
-                .map(|one| one.identity.clone())
+                .filter(|name| match self.by_identity.get(name) {
+                    Some(key) => self.participants.get(key).is_some_and(Participant::is_remote),
+                    None => may_be_elsewhere,
+                })
                 .collect(),
             Destinations::Uids(uids) => self
                 .participants

@@ -145,7 +145,7 @@ impl Room {
             let own = participant.own_view(&self.tracks);
             core.tell(session, Event::ParticipantsChanged(vec![own]));
         }
-        participant.announced |= !participant.permission.hidden;
+        participant.announced |= participant.is_shown();
         self.tell_shards(core, key);
     }
 
@@ -155,7 +155,7 @@ impl Room {
         for change in changes {
             match change {
                 Change::Changed(key) => {
-                    let one = self.participants.get(key).filter(|one| !one.permission.hidden);
+                    let one = self.participants.get(key).filter(|one| one.is_shown());
                     told.extend(one.map(|one| Told { view: Arc::clone(&one.view), left: None }));
                 }
                 Change::Left { view, number } => {

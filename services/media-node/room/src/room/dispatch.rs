@@ -117,6 +117,7 @@ impl Room {
             }
             Timer::QuietChanges(_) => self.quiet_changes_due(core),
             Timer::RoomChanged(_) => self.room_change_due(core),
+            Timer::Tally(_) => self.tally_due(core),
             Timer::Speakers(_) => self.speakers_due(core),
             Timer::Quality(_) => self.quality_due(core),
             Timer::Demand(_, track) => self.demand_due(core, track),

@@ -59,6 +59,7 @@ impl Room {
             core.refuse(session, Event::Closed(closed));
             return;
         }
+        let unlisted = self.is_for_audience(core, &request);
         let mut incarnation = request.join_millis;
         if let Some(older) = self.by_identity.get(&request.identity).copied() {
             // Clocks of nodes differ.
@@ -67,7 +68,7 @@ impl Room {
             self.remove(core, older, Farewell::closed(CloseReason::DuplicateIdentity));
         }
         self.flush_changes(core);
-        self.enter(core, session, request, incarnation);
+        self.enter(core, session, request, (incarnation, unlisted));
     }
 
     fn admit(&self, core: &Core, request: &JoinRequest) -> Result<(), (CloseReason, &'static str)> {
@@ -105,7 +106,7 @@ impl Room {
         core: &mut Core,
         session: SessionKey,
         mut request: JoinRequest,
-        incarnation: u64,
+        (incarnation, unlisted): (u64, bool),
     ) {
         let key = core.new_participant();
         let uid = ParticipantUid::from_raw(core.new_uid("PA_"));
@@ -115,10 +116,11 @@ impl Room {
         let ssrc = core.new_ssrc();
         let mut participant = Participant::new(key, uid.clone(), request, session, ssrc);
         participant.incarnation = incarnation;
+        participant.unlisted = unlisted;
         participant.renew_view(&self.tracks);
         participant.welcomed_after = self.last_departure();
         let mode = participant.mode;
-        let hidden = participant.permission.hidden;
+        let is_shown = participant.is_shown();
         self.by_identity.insert(participant.identity.clone(), key);
         self.by_uid.insert(uid, key);
         self.participants.insert(key, participant);
@@ -129,8 +131,13 @@ impl Room {
         self.ever_joined = true;
         self.note_counts_told();
         core.tell(session, Event::Joined(Box::new(self.welcome(key, Vec::new()))));
-        if !hidden {
+        if is_shown {
             self.announce(core, key);
+        }
+        if unlisted {
+            self.audience.enter();
+            self.note_counts_changed();
+            self.claim(core, key);
         }
         self.tell_shards(core, key);
         self.tell_speech_and_quality(core, key);
@@ -148,7 +155,7 @@ impl Room {
         let others = self
             .participants
             .values()
-            .filter(|one| one.key != key && !one.permission.hidden)
+            .filter(|one| one.key != key && one.is_shown())
             .map(|one| Arc::clone(&one.view))
             .collect();
         let one = &self.participants[&key];
@@ -243,6 +250,10 @@ impl Room {
         };
         if !participant.is_remote() {
             core.population -= 1;
+        }
+        if participant.unlisted {
+            self.audience.leave();
+            self.note_counts_changed();
         }
         self.untell_shards(core, &participant);
         for (_, transport) in participant.transports() {

@@ -351,7 +351,8 @@ fn media_lines(kind: MediaKind, section: &Section) -> String {
     lines.push_str(match kind {
         MediaKind::Audio => {
             "a=rtpmap:111 opus/48000/2\r\na=rtcp-fb:111 transport-cc\r\n\
-             a=fmtp:111 minptime=10;useinbandfec=1\r\na=rtpmap:63 red/48000/2\r\n"
+             a=fmtp:111 minptime=10;useinbandfec=1\r\na=rtpmap:63 red/48000/2\r\n\
+             a=fmtp:63 111/111\r\n"
         }
         MediaKind::Video => {
             "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\n\

@@ -307,14 +307,23 @@ fn what_a_publisher_changes_of_a_track_is_told() {
 }
 
 #[test]
-fn only_opus_and_no_red_is_agreed_with_a_publisher() {
-    let mut world = World::new();
-    let mut ada = Client::single(&mut world, "ada", 0);
-    let request = AddTrack { stereo: true, disable_dtx: true, ..microphone("mic") };
-    ada.add_track(&mut world, request);
-    ada.sections.push(Section::sending(MediaKind::Audio, "mic"));
-    let answer = ada.offer(&mut world);
-    assert!(answer.sdp.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"));
+fn a_publisher_is_asked_for_what_it_announced() {
+    let answer_to = |request: AddTrack| {
+        let mut world = World::new();
+        let mut ada = Client::single(&mut world, "ada", 0);
+        ada.add_track(&mut world, request);
+        ada.sections.push(Section::sending(MediaKind::Audio, "mic"));
+        ada.offer(&mut world)
+    };
+    let with_red = "m=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\n";
+    let without_red = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
+    assert!(answer_to(microphone("mic")).sdp.contains(with_red));
+    let encrypted = AddTrack { encrypted: true, ..microphone("mic") };
+    assert!(answer_to(encrypted).sdp.contains(without_red), "nobody could take RED off");
+    let request =
+        AddTrack { stereo: true, disable_dtx: true, disable_red: true, ..microphone("mic") };
+    let answer = answer_to(request);
+    assert!(answer.sdp.contains(without_red));
     assert!(answer.sdp.contains("stereo=1;maxaveragebitrate=510000"));
     assert!(!answer.sdp.contains("usedtx"));
 }

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use headwater_model::{Identity, RoomId};
 use headwater_relay::{
-    EntryKey, EntryKind, Inbox, Owner, Post, QuicLinks, RelayEvent, RoomState, ShardAddress,
-    ShardRelay, ShardRelayConfig, StateError, StateEvent, Switchboard, Timing, TrackInfo, Wake,
-    Wiring,
+    Audience, Dialer, EntryKey, EntryKind, Inbox, Owner, Post, QuicLinks, RelayEvent, RoomState,
+    ShardAddress, ShardRelay, ShardRelayConfig, StateError, StateEvent, Switchboard, Timing,
+    TrackInfo, Wake, Wiring,
 };
-use headwater_room::{RelayCommand, RemoteEvent, RoomAssignment};
+use headwater_room::{RelayCommand, RemoteEvent, RoomAssignment, Rooms};
+use headwater_sfu::Sfu;
 use tracing::{debug, info, warn};
 
 use super::media::Media;
@@ -44,12 +45,23 @@ pub struct Cascade {
 
 impl Cascade {
     /// A shard that others can reach from now on.
-    pub fn new(wiring: RelayWiring, waker: headwater_net::Waker, now: Instant) -> Self {
+    pub(super) fn wired(wiring: RelayWiring, waker: headwater_net::Waker, now: Instant) -> Self {
         let RelayWiring { me, boot, switchboard, quic } = wiring;
         let inbox = Inbox::new(Wake::new(move || waker.wake()));
         switchboard.register(me.clone(), Arc::clone(&inbox));
+        Self::new((me, boot), Box::new(Wiring { switchboard, quic }), inbox, now)
+    }
+
+    /// A shard with this process's identity that opens links by `dialer` and takes
+    /// those that come into `inbox`.
+    #[must_use]
+    pub fn new(
+        (me, boot): (ShardAddress, u64),
+        dialer: Box<dyn Dialer>,
+        inbox: Arc<Inbox>,
+        now: Instant,
+    ) -> Self {
         let owner = Owner { shard: me.tag(), boot };
-        let dialer = Box::new(Wiring { switchboard, quic });
         let config = ShardRelayConfig { me, boot, dialer, inbox, timing: Timing::default() };
         Self { relay: ShardRelay::new(config, now), me: owner, subscribed: false }
     }
@@ -63,65 +75,46 @@ impl Cascade {
             debug!(%error, %room, "other shards are not told");
         }
     }
-}
-
-fn key_of(identity: &Identity) -> EntryKey {
-    EntryKey::new(EntryKind::Participant, identity.as_str())
-}
-
-impl Media {
-    /// Takes a room's assignment. What rooms order meanwhile is to be carried out
-    /// before [`Media::join_tree`].
-    pub fn assign(&mut self, now: Instant, room: RoomAssignment) -> bool {
-        match self.rooms.assign_room(now, room) {
-            Ok(()) => true,
-            Err(error) => {
-                info!(%error, "assignment refused");
-                false
-            }
-        }
-    }
 
     /// Takes a room's part of its plan. A room that was once shared keeps its links'
     /// state until it ends, so that it can be shared again.
-    pub fn join_tree(&mut self, now: Instant, room: &RoomId, part: Part) {
-        let relay = &mut self.cascade.relay;
+    pub fn join_tree(&mut self, now: Instant, room: &RoomId, part: Part, rooms: &mut Rooms) {
+        let relay = &mut self.relay;
         let known = relay.junction(room).is_some();
         let is_shared = part.is_shared() || known;
         if is_shared && !relay.set_slice(now, room, part.slice) {
             info!(%room, "part of a plan refused");
         }
-        self.rooms.set_span(now, room, is_shared, part.seats);
+        rooms.set_span(now, room, is_shared, part.seats);
     }
 
     /// Carries out what a room orders of other shards.
-    pub fn carry_out_relay(&mut self, now: Instant, command: RelayCommand) {
-        let cascade = &mut self.cascade;
+    pub fn carry_out(&mut self, now: Instant, command: RelayCommand, sfu: &mut Sfu) {
         match command {
             RelayCommand::Put { room, participant } => {
                 let (key, value) =
                     (key_of(&participant.view.identity), relayed::entry(&participant));
                 let incarnation = participant.incarnation;
-                cascade.with_state(&room, |state| state.put(key, incarnation, value.into()));
+                self.with_state(&room, |state| state.put(key, incarnation, value.into()));
             }
             RelayCommand::Remove { room, identity } => {
-                cascade.with_state(&room, |state| state.remove(key_of(&identity)));
+                self.with_state(&room, |state| state.remove(key_of(&identity)));
             }
             RelayCommand::Publish { room, track, uid, participant, publication } => {
                 let epoch = TRACK_EPOCH;
                 let info = TrackInfo { track: uid, participant, epoch, publication };
-                if !cascade.relay.publish(now, &room, track, info) {
+                if !self.relay.publish(now, &room, track, info) {
                     warn!(%room, "a track is not offered to other shards");
                 }
             }
-            RelayCommand::Unpublish { track } => cascade.relay.unpublish(now, track),
+            RelayCommand::Unpublish { track } => self.relay.unpublish(now, track),
             RelayCommand::Attach { room, uid, track, transport } => {
                 let (name, keys) = ((&room, &uid), (track, transport));
-                if let Err(error) = cascade.relay.attach(now, name, keys, &mut self.sfu) {
+                if let Err(error) = self.relay.attach(now, name, keys, sfu) {
                     debug!(%error, track = %uid, "a track of another shard is not taken");
                 }
             }
-            RelayCommand::Detach { track } => cascade.relay.detach(now, track, &mut self.sfu),
+            RelayCommand::Detach { track } => self.relay.detach(now, track, sfu),
             RelayCommand::Send { room, message } => {
                 let post = Post {
                     sender: message.sender.as_ref().map_or("", Identity::as_str).into(),
@@ -132,30 +125,46 @@ impl Media {
                         .collect(),
                     payload: relayed::packet(&message).into(),
                 };
-                cascade.with_state(&room, |state| match message.reliable {
+                self.with_state(&room, |state| match message.reliable {
                     true => state.post(now, post),
                     false => state.flood(now, post),
                 });
             }
             RelayCommand::SendFrame { room, track, frame } => {
                 let post = nameless(relayed::frame(&track, &frame));
-                cascade.with_state(&room, |state| state.flood(now, post));
+                self.with_state(&room, |state| state.flood(now, post));
+            }
+            RelayCommand::Audience { room, participants } => {
+                self.with_state(&room, |state| {
+                    state.set_audience(Audience::counted(participants.into()));
+                    Ok(())
+                });
+            }
+            RelayCommand::Tally { room, counts } => {
+                self.with_state(&room, |state| {
+                    counts.iter().for_each(|(kind, count)| state.tally(kind, *count));
+                    Ok(())
+                });
+            }
+            RelayCommand::Claim { room, identity, uid, incarnation } => {
+                let post = nameless(relayed::claim(&identity, &uid, incarnation));
+                self.with_state(&room, |state| state.flood(now, post));
             }
             RelayCommand::Forward(command) => {
                 let (room, post) = (command.room.clone(), nameless(relayed::command(*command)));
-                cascade.with_state(&room, |state| state.post(now, post));
+                self.with_state(&room, |state| state.post(now, post));
             }
-            RelayCommand::Close { room } => cascade.relay.release(now, &room, &mut self.sfu),
+            RelayCommand::Close { room } => self.relay.release(now, &room, sfu),
         }
     }
 
     /// Tells the rooms what the links brought. `false` if there was nothing.
-    pub fn pass_relay_events(&mut self, now: Instant) -> bool {
+    pub fn pass_events(&mut self, now: Instant, rooms: &mut Rooms) -> bool {
         let mut any = false;
-        while let Some((room, event)) = self.cascade.relay.poll_event() {
+        while let Some((room, event)) = self.relay.poll_event() {
             any = true;
             if let Some(event) = self.remote_event(&room, event) {
-                self.rooms.handle_remote(now, &room, event);
+                rooms.handle_remote(now, &room, event);
             }
         }
         any
@@ -189,7 +198,7 @@ impl Media {
     fn state_event(&self, room: &RoomId, event: StateEvent) -> Option<RemoteEvent> {
         let malformed = |error| debug!(%error, %room, "another shard tells what cannot be read");
         match event {
-            StateEvent::Put(_, entry) if entry.owner == self.cascade.me => None,
+            StateEvent::Put(_, entry) if entry.owner == self.me => None,
             StateEvent::Put(key, entry) if key.kind == EntryKind::Participant => {
                 let remote = relayed::entry_from(&entry.value, entry.incarnation);
                 let remote = remote.map_err(malformed).ok()?;
@@ -201,13 +210,13 @@ impl Media {
             StateEvent::Lost(key) if key.kind == EntryKind::Participant => {
                 Some(RemoteEvent::Superseded(Identity::new(key.id.to_string()).ok()?))
             }
-            StateEvent::Posted(owner, _) if owner == self.cascade.me => None,
+            StateEvent::Audience(audience) => {
+                Some(RemoteEvent::Audience { participants: audience.participants })
+            }
+            StateEvent::Totals(sums) => Some(RemoteEvent::Tallied(sums)),
+            StateEvent::Posted(owner, _) if owner == self.me => None,
             StateEvent::Posted(_, post) => self.posted(room, &post),
-            StateEvent::Put(..)
-            | StateEvent::Removed(_)
-            | StateEvent::Lost(_)
-            | StateEvent::Audience(_)
-            | StateEvent::Totals(_) => None,
+            StateEvent::Put(..) | StateEvent::Removed(_) | StateEvent::Lost(_) => None,
         }
     }
 
@@ -233,7 +242,33 @@ impl Media {
             }
             Relayed::Frame(track, frame) => RemoteEvent::Frame { track, frame },
             Relayed::Control(command) => RemoteEvent::Control(command),
+            Relayed::Claim(identity, uid, incarnation) => {
+                RemoteEvent::Claimed { identity, uid, incarnation }
+            }
         })
+    }
+}
+
+fn key_of(identity: &Identity) -> EntryKey {
+    EntryKey::new(EntryKind::Participant, identity.as_str())
+}
+
+impl Media {
+    /// Takes a room's assignment. What rooms order meanwhile is to be carried out
+    /// before [`Cascade::join_tree`].
+    pub fn assign(&mut self, now: Instant, room: RoomAssignment) -> bool {
+        match self.rooms.assign_room(now, room) {
+            Ok(()) => true,
+            Err(error) => {
+                info!(%error, "assignment refused");
+                false
+            }
+        }
+    }
+
+    /// Tells the rooms what the links brought. `false` if there was nothing.
+    pub fn pass_relay_events(&mut self, now: Instant) -> bool {
+        self.cascade.pass_events(now, &mut self.rooms)
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::wire::Part;
 
-pub use cascade::RelayWiring;
+pub use cascade::{Cascade, RelayWiring};
 pub use ports::{Ports, PortsConfig};
 pub use worker::{ShardConfig, spawn};
 
@@ -122,6 +122,10 @@ pub struct ShardSnapshot {
     pub ingress: media::IngressCounters,
     /// What was to leave and could not.
     pub egress: egress::EgressDrops,
+    /// What relay links carried.
+    pub relay: headwater_relay::RelayTotals,
+    /// Relay links that are up now, within the process and to other nodes.
+    pub relay_links: (usize, usize),
     /// TCP connections now.
     pub tcp_connections: usize,
     /// Transports over which media can flow now.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headwater_model::media::SubscriptionKey;
+use headwater_relay::{Phase, ShardRelay};
 use headwater_sfu::{Quality, QualitySubject};
-use headwater_telemetry::metrics::{DtlsResult, IceResult, MediaDirection, NodeMetrics};
+use headwater_telemetry::metrics::{DtlsResult, IceResult, MediaDirection, NodeMetrics, RelayLink};
 use headwater_transport::FailReason;
 use rustc_hash::FxHashMap;
 
@@ -101,6 +102,27 @@ impl Observer {
         if waited <= FIRST_FRAME_WAIT_MAX {
             self.metrics.time_to_first_frame.observe(waited.as_secs_f64());
         }
+    }
+
+    /// Tells how long relay links take; answers how many are up within the process and to
+    /// other nodes.
+    pub fn relay_links(&self, relay: &ShardRelay) -> (usize, usize) {
+        let (mut near, mut far) = (0, 0);
+        for report in relay.reports() {
+            if report.phase != Phase::Up {
+                continue;
+            }
+            let is_near = report.peer.node == relay.address().node;
+            let link = if is_near { RelayLink::InProcess } else { RelayLink::BetweenNodes };
+            *if is_near { &mut near } else { &mut far } += 1;
+            if let Some(rtt) = report.stats.rtt {
+                self.metrics.relay_rtt.get(link).observe(rtt.as_secs_f64());
+            }
+            if let Some(hop) = report.stats.one_way {
+                self.metrics.relay_hop.get(link).observe(hop.as_secs_f64());
+            }
+        }
+        (near, far)
     }
 
     /// A turn of the loop that began at `began` is over. Reads the clock for one turn

@@ -81,6 +81,9 @@ impl Media {
             }
             MediaCommand::Unpublish { track } => self.sfu.unpublish(track),
             MediaCommand::SetMuted { track, muted } => self.sfu.set_muted(now, track, muted),
+            MediaCommand::JoinFloor { track, floor, seats } => {
+                self.sfu.join_floor(track, floor, seats);
+            }
             MediaCommand::Subscribe { subscription, track, transport, parameters } => {
                 self.cascade.subscribed = true;
                 let kind = parameters.codecs.first().map(|mapping| mapping.codec.kind());

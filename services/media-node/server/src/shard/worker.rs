@@ -48,7 +48,7 @@ pub struct ShardConfig {
 
 /// What the thread owns.
 pub(super) struct Worker {
-    ports: Ports,
+    pub(super) ports: Ports,
     pub(super) media: Media,
     sessions: FxHashMap<SessionKey, mpsc::Sender<Event>>,
     commands: mpsc::Receiver<ShardCommand>,
@@ -104,7 +104,7 @@ impl Worker {
         // Sequence numbers and SSRCs are no secrets, passwords are: the sfu gets
         // a part of the seed that the rooms' generator does not give away.
         let sfu_seed = u64::from(rand::random::<u32>()) << 32 | u64::from(rand::random::<u32>());
-        let cascade = Cascade::new(config.relay, ports.waker(), now);
+        let cascade = Cascade::wired(config.relay, ports.waker(), now);
         Self {
             ports,
             media: Media {
@@ -140,8 +140,7 @@ impl Worker {
         info!("shard stopped");
     }
 
-    /// Waits until something arrives or is due, and does what there is to do. No
-    /// allocation while media flows and nothing else happens.
+    /// Waits until something arrives or is due, and does what there is to do.
     pub(super) fn turn(&mut self, ready: &mut ReadyList) -> io::Result<()> {
         // Without anything due the counters are still brought up to date.
         let deadline = self.published_at + Duration::from_secs(1);
@@ -149,7 +148,12 @@ impl Worker {
         let timeout = deadline.saturating_duration_since(Instant::now());
         let timeout = if self.commands.is_empty() { timeout } else { Duration::ZERO };
         self.ports.wait(ready, Some(timeout))?;
-        let now = Instant::now();
+        self.work(Instant::now(), ready)
+    }
+
+    /// Does what has come and what is due. No allocation while media flows and nothing
+    /// else happens.
+    pub(super) fn work(&mut self, now: Instant, ready: &ReadyList) -> io::Result<()> {
         let Self { ports, media, .. } = self;
         ports.receive(now, ready, |path, datagram| media.handle_datagram(now, path, datagram))?;
         self.media.cascade.relay.receive(now, &mut self.media.sfu);
@@ -185,7 +189,8 @@ impl Worker {
                 if self.media.assign(now, *room) {
                     // The end of a former room of this name comes first.
                     self.pass_room_output(now);
-                    self.media.join_tree(now, &id, *part);
+                    let Media { cascade, rooms, .. } = &mut self.media;
+                    cascade.join_tree(now, &id, *part, rooms);
                 }
             }
             ShardCommand::Release { room, epoch, reason } => {
@@ -288,7 +293,10 @@ impl Worker {
                 Output::Event { session, event } => self.tell(now, session, event),
                 Output::Abandon { session } => drop(self.sessions.remove(&session)),
                 Output::Media(order) => self.media.carry_out(now, order),
-                Output::Relay(command) => self.media.carry_out_relay(now, command),
+                Output::Relay(command) => {
+                    let Media { cascade, sfu, .. } = &mut self.media;
+                    cascade.carry_out(now, command, sfu);
+                }
             }
         }
     }
@@ -320,6 +328,8 @@ impl Worker {
         self.cpu_at = cpu;
         self.published_at = now;
         let seconds = elapsed.as_secs_f64();
+        let Media { cascade, observer, .. } = &self.media;
+        let relay_links = observer.relay_links(&cascade.relay);
         let mut snapshot = self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = snapshot.sent;
         let sent = self.ports.sent();
@@ -330,6 +340,8 @@ impl Worker {
             sent,
             ingress: self.media.counters,
             egress: self.drops,
+            relay: self.media.cascade.relay.totals(),
+            relay_links,
             tcp_connections: self.ports.tcp_connections(),
             connected_transports: self.media.transports.connected(),
             rooms: self.media.rooms.reports(now).len(),

@@ -33,7 +33,7 @@ struct Entry {
 /// Payload of a data message between shards.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Post {
-    #[prost(oneof = "Content", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "Content", tags = "1, 2, 3, 4, 5")]
     content: Option<Content>,
 }
 
@@ -51,6 +51,19 @@ enum Content {
     /// Something that the platform wants with a participant.
     #[prost(message, tag = "4")]
     Command(wire::CommandParticipantRequest),
+    /// An identity is here, of which nothing else is told.
+    #[prost(message, tag = "5")]
+    Claim(Claim),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Claim {
+    #[prost(string, tag = "1")]
+    identity: String,
+    #[prost(string, tag = "2")]
+    participant_uid: String,
+    #[prost(uint64, tag = "3")]
+    incarnation: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -70,6 +83,8 @@ pub enum Relayed {
     Frame(TrackUid, Arc<[u8]>),
     /// Something that the platform wants with a participant.
     Control(Box<ControlCommand>),
+    /// Who is there, its stay, and how often that identity stayed.
+    Claim(Identity, ParticipantUid, u64),
 }
 
 /// Writes a participant.
@@ -143,6 +158,14 @@ pub fn command(command: ControlCommand) -> Vec<u8> {
     Post { content: Some(Content::Command(request)) }.encode_to_vec()
 }
 
+/// Writes that an identity is here.
+#[must_use]
+pub fn claim(identity: &Identity, uid: &ParticipantUid, incarnation: u64) -> Vec<u8> {
+    let (identity, participant_uid) = (identity.as_str().to_owned(), uid.to_string());
+    let claim = Claim { identity, participant_uid, incarnation };
+    Post { content: Some(Content::Claim(claim)) }.encode_to_vec()
+}
+
 /// Reads what another shard posted.
 ///
 /// # Errors
@@ -161,6 +184,12 @@ pub fn post_from(bytes: &[u8], room: &RoomId) -> Result<Relayed, WireError> {
             // A shard speaks for the room of its link only.
             command.room.clone_from(room);
             Relayed::Control(Box::new(command))
+        }
+        Content::Claim(claim) => {
+            let identity = Identity::new(claim.identity)
+                .map_err(|source| WireError::Id { field: "identity", source })?;
+            let uid = ParticipantUid::from_raw(claim.participant_uid);
+            Relayed::Claim(identity, uid, claim.incarnation)
         }
     })
 }

@@ -2,6 +2,8 @@
 
 use headwater_model::media::{Codec, PayloadMapping};
 
+use super::writer::Stored;
+
 /// A codec as the subscriber knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OutCodec {
@@ -9,9 +11,29 @@ pub(crate) struct OutCodec {
     pub(crate) rtx_payload_type: Option<u8>,
     pub(crate) nack: bool,
     pub(crate) transport_cc: bool,
+    /// The publisher's packets hold redundancy (RED) that the subscriber does not take:
+    /// it gets the primary of each.
+    pub(crate) strips: bool,
+}
+
+impl OutCodec {
+    /// A packet as the subscriber takes it.
+    #[inline]
+    pub(crate) fn carried<'a>(&self, stored: Stored<'a>) -> Stored<'a> {
+        if !self.strips {
+            return stored;
+        }
+        let from = usize::from(stored.packet.shape.primary_at);
+        Stored { payload: stored.payload.get(from..).unwrap_or_default(), ..stored }
+    }
 }
 
 /// For each codec of the publication the subscriber's, if it takes it.
+///
+/// Packets with redundancy go as they are to those who take them, else their primaries.
+/// Packets without go without to everybody: to add redundancy, each would have to wait
+/// in a buffer of its subscription and be copied twice, and what the network behind us
+/// loses is repeated from the ring anyway.
 pub(crate) fn match_codecs(
     published: &[PayloadMapping],
     accepted: &[PayloadMapping],
@@ -20,19 +42,42 @@ pub(crate) fn match_codecs(
 }
 
 fn find(published: &PayloadMapping, accepted: &[PayloadMapping]) -> Option<OutCodec> {
+    let Some(block_type) = published.red_of else {
+        return find_plain(published, accepted, false);
+    };
+    // Blocks name their payload type, and are not rewritten.
+    let alike = |other: &&PayloadMapping| {
+        other.codec == published.codec && other.red_of == Some(block_type)
+    };
+    match accepted.iter().find(alike) {
+        Some(red) => Some(out_codec(red, false)),
+        None => find_plain(published, accepted, true),
+    }
+}
+
+fn find_plain(
+    published: &PayloadMapping,
+    accepted: &[PayloadMapping],
+    strips: bool,
+) -> Option<OutCodec> {
     let best = accepted
         .iter()
-        .filter(|other| other.codec == published.codec)
+        .filter(|other| other.codec == published.codec && other.red_of.is_none())
         .filter_map(|other| rank(published, other).map(|rank| (rank, other)))
         // The first of the best: lists are in order of preference.
         .min_by_key(|(rank, _)| *rank)?
         .1;
-    Some(OutCodec {
-        payload_type: best.payload_type & 0x7f,
-        rtx_payload_type: best.rtx_payload_type,
-        nack: best.nack,
-        transport_cc: best.transport_cc,
-    })
+    Some(out_codec(best, strips))
+}
+
+fn out_codec(accepted: &PayloadMapping, strips: bool) -> OutCodec {
+    OutCodec {
+        payload_type: accepted.payload_type & 0x7f,
+        rtx_payload_type: accepted.rtx_payload_type,
+        nack: accepted.nack,
+        transport_cc: accepted.transport_cc,
+        strips,
+    }
 }
 
 /// How well two formats of a codec fit, 0 being the best; `None` if they do not.
@@ -87,6 +132,7 @@ mod tests {
             nack: true,
             pli: true,
             transport_cc: true,
+            red_of: None,
         }
     }
 
@@ -106,6 +152,26 @@ mod tests {
         assert_eq!(chosen(&baseline, &accepted[1..2]), None);
         assert_eq!(chosen(&baseline, &accepted[..1]), Some(100));
         assert_eq!(chosen(&mapping(Codec::H264, 1, ""), &accepted), Some(101));
+    }
+
+    #[test]
+    fn redundancy_goes_to_those_whose_blocks_have_the_same_payload_type() {
+        let red = |payload_type, red_of| PayloadMapping {
+            red_of: Some(red_of),
+            ..mapping(Codec::Opus, payload_type, "")
+        };
+        let find = |published: &PayloadMapping, accepted: &[PayloadMapping]| {
+            let found = match_codecs(std::slice::from_ref(published), accepted)[0];
+            found.map(|codec| (codec.payload_type, codec.strips))
+        };
+        let opus = mapping(Codec::Opus, 111, "");
+        let capable = [opus.clone(), red(63, 111)];
+        assert_eq!(find(&red(62, 111), &capable), Some((63, false)));
+        assert_eq!(find(&red(62, 109), &capable), Some((111, true)), "blocks of another type");
+        assert_eq!(find(&red(62, 111), &capable[..1]), Some((111, true)));
+        assert_eq!(find(&red(62, 111), &capable[1..]), Some((63, false)));
+        assert_eq!(find(&opus, &capable), Some((111, false)));
+        assert_eq!(find(&opus, &[red(63, 111), opus.clone()]), Some((111, false)));
     }
 
     #[test]

@@ -29,6 +29,14 @@ pub(crate) enum Ceiling {
     Paused,
 }
 
+/// A subscriber that lost its picture got a kept keyframe again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answered {
+    /// Number of the keyframe's first packet.
+    pub(crate) start: u64,
+    pub(crate) at: Micros,
+}
+
 /// What a subscriber's last report block said.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Reported {
@@ -79,6 +87,9 @@ pub(crate) struct Delivery {
     pub(crate) heard: Reported,
     /// The spatial layer that was told last.
     pub(crate) told_spatial: Option<u8>,
+    /// When its first picture was sent.
+    pub(crate) began: Option<Micros>,
+    pub(crate) answered: Option<Answered>,
 }
 
 impl Delivery {
@@ -111,6 +122,8 @@ impl Delivery {
             reported_packets: 0,
             heard: Reported::default(),
             told_spatial: None,
+            began: None,
+            answered: None,
         };
         delivery.match_codecs(published);
         delivery

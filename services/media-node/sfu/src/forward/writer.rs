@@ -224,6 +224,7 @@ impl<E: Egress> Outlet<'_, E> {
             self.stats.drops.unsupported_codec += 1;
             return;
         };
+        let stored = codec.carried(stored);
         let (numbers, number) = self.stamp(delivery, &codec, placed.number as u16);
         let header = header_of(delivery, &codec, placed);
         let head_len = self.writer.write_head(0, stored, placed);
@@ -320,6 +321,7 @@ impl<E: Egress> Outlet<'_, E> {
         (ssrc, payload_type): (u32, u8),
         (stored, placed): (Stored<'_>, Placed),
     ) -> usize {
+        let stored = codec.carried(stored);
         let header = RtpHeader {
             ssrc,
             payload_type,
@@ -355,6 +357,7 @@ impl<E: Egress> Outlet<'_, E> {
         if !codec.nack || !self.is_admitted(delivery, sequence, stored) {
             return;
         }
+        let stored = codec.carried(stored);
         let header = header_of(delivery, codec, placed);
         let taken = self.writer.write_head(0, stored, placed);
         // Its number was given out when it was sent first.

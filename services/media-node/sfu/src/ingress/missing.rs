@@ -12,6 +12,8 @@ const GAP_MAX: u64 = 128;
 /// Requests for one packet, the first included. Six with the spacing below reach over
 /// a second at a round trip of 100 ms.
 const TRIES_MAX: u8 = 6;
+/// Requests after which one need not think that the packet will not come.
+const HOPEFUL: u8 = 2;
 /// Shortest time between two requests for one packet, for round trips near zero.
 const SPACING_MIN: Micros = Micros::from_millis(20);
 /// Time for a packet to come by itself, behind one that overtook it.
@@ -76,6 +78,11 @@ impl MissingList {
         Gap::Recorded { given_up: surplus as u64 }
     }
 
+    /// It is waited for.
+    pub(crate) fn contains(&self, sequence: u64) -> bool {
+        self.entries.binary_search_by_key(&sequence, |missing| missing.sequence).is_ok()
+    }
+
     /// The packet came. `None` if it was not missed.
     pub(crate) fn found(&mut self, sequence: u64) -> Option<Found> {
         let index =
@@ -108,6 +115,12 @@ impl MissingList {
     /// When the next request is due.
     pub(crate) fn next_due(&self) -> Option<Micros> {
         self.entries.iter().map(|missing| missing.due).min()
+    }
+
+    /// Something is missing, and all of it may come any moment: nothing was asked for in
+    /// vain more than once.
+    pub(crate) fn is_hopeful(&self) -> bool {
+        !self.entries.is_empty() && self.entries.iter().all(|missing| missing.tries <= HOPEFUL)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

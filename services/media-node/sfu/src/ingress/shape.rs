@@ -8,6 +8,7 @@ use headwater_rtp::dependency::{
     DecodeTargetIndication, DependencyDescriptor, MandatoryFields, TemplateStructure,
 };
 use headwater_rtp::h264::{NAL_IDR, NAL_SPS, nal_units};
+use headwater_rtp::red::RedPayload;
 use headwater_rtp::vp8::{PictureId, Vp8Descriptor};
 use headwater_rtp::vp9::Vp9Descriptor;
 
@@ -51,6 +52,8 @@ pub(crate) struct Shape {
     pub(crate) tl0: u8,
     /// Picture id or frame number.
     pub(crate) picture: u16,
+    /// Where the payload of the codec begins: behind the redundancy of RED.
+    pub(crate) primary_at: u16,
 }
 
 impl Shape {
@@ -177,6 +180,17 @@ fn place_counters(shape: &mut Shape, picture_id: Option<PictureId>, at: u8) -> u
     at + len
 }
 
+/// A payload of blocks, the newest of this payload type.
+pub(crate) fn read_red(payload: &[u8], block_type: u8) -> Result<Shape, DescriptorError> {
+    let red = RedPayload::parse(payload)?;
+    if red.primary_type() != block_type {
+        return Err(DescriptorError::Invalid);
+    }
+    // The primary ends where the payload ends, which fits a slot of the ring.
+    let primary_at = (payload.len() - red.primary().len()) as u16;
+    Ok(Shape { keyframe_start: true, primary_at, ..Shape::default() })
+}
+
 fn read_vp8(payload: &[u8]) -> Result<Shape, DescriptorError> {
     let read = Vp8Descriptor::parse(payload)?;
     let temporal = read.temporal.map_or(0, |layer| layer.id);
@@ -240,6 +254,16 @@ mod tests {
         let mut head = payload[..shape.head_len()].to_vec();
         shape.rewrite_head(&mut head, 2, 3);
         assert_eq!(head, [0xa8, 0x80, 0x02, 0x53, 3]);
+    }
+
+    #[test]
+    fn the_primary_of_redundant_sound_is_found() {
+        let payload = [0x80 | 111, 0x0f, 0x00, 3, 111, 1, 2, 3, 8, 9];
+        let shape = read_red(&payload, 111).unwrap();
+        assert!(shape.keyframe_start);
+        assert_eq!(payload[usize::from(shape.primary_at)..], [8, 9]);
+        assert_eq!(read_red(&payload, 109), Err(DescriptorError::Invalid));
+        assert_eq!(read_red(&payload[..7], 111), Err(DescriptorError::Truncated));
     }
 
     #[test]

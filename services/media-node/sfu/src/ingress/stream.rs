@@ -1,6 +1,8 @@
 //! Packet path: no allocation but for the ring's pages. One encoding of a published
 //! track as it arrives: order, repetitions, what is missing, what is kept.
 
+pub(crate) mod recovery;
+
 use headwater_model::media::{Codec, MediaKind};
 use headwater_rtp::{NtpTime, SequenceUnwrapper};
 
@@ -10,9 +12,10 @@ use super::rates::LayerRates;
 use super::reception::Reception;
 use super::renumber::Renumber;
 use super::ring::{Packet, PacketKind, Place, Ring, SLOT_BYTES, slots_for};
-use super::shape::{Shape, ShapeReader};
+use super::shape::{self, Shape, ShapeReader};
 use crate::Stats;
 use crate::clock::{Micros, ntp_to_micros};
+use recovery::{Recovered, RedForm};
 
 /// A jump ahead that is still the same sequence (RFC 3550 appendix A.1).
 const JUMP_MAX: u64 = 3_000;
@@ -55,6 +58,8 @@ pub(crate) struct Incoming<'a> {
     pub(crate) codec: Codec,
     /// Index of the codec in the publication.
     pub(crate) codec_index: u8,
+    /// It holds packets of the codec.
+    pub(crate) red: Option<RedForm>,
     /// What is missing is asked for again.
     pub(crate) nack: bool,
     /// It is a retransmission that came with its own SSRC.
@@ -85,6 +90,8 @@ pub(crate) struct Stream {
     pub(crate) rates: LayerRates,
     /// How long the last repair took: a round trip.
     pub(crate) repair_time: Option<Micros>,
+    /// Found in the last packet, to be forwarded in front of it.
+    pub(crate) recovered: Recovered,
     unwrapper: SequenceUnwrapper,
     renumber: Renumber,
     reader: ShapeReader,
@@ -116,6 +123,7 @@ impl Stream {
             broken: false,
             rates: LayerRates::default(),
             repair_time: None,
+            recovered: Recovered::new(),
             unwrapper: SequenceUnwrapper::new(),
             renumber: Renumber::default(),
             reader: ShapeReader::default(),
@@ -160,7 +168,9 @@ impl Stream {
                 stats.drops.padding += 1;
                 return Accepted::Nothing;
             }
-            if incoming.codec_index != self.codec_index && !first {
+            // Sound has one codec: with redundancy or without it goes on as it was.
+            let breaks = incoming.codec.kind() == MediaKind::Video;
+            if incoming.codec_index != self.codec_index && breaks && !first {
                 self.epoch = self.epoch.wrapping_add(1);
                 self.life = self.life.wrapping_add(1);
                 self.rates.forget();
@@ -170,6 +180,7 @@ impl Stream {
         } else {
             self.note_found(incoming.now, sequence, stats);
         }
+        self.recover(incoming, sequence, stats);
         self.store(incoming, sequence, !newest, stats)
     }
 
@@ -247,6 +258,7 @@ impl Stream {
         } else {
             self.note_found(incoming.now, number, stats);
         }
+        self.recover(incoming, number, stats);
         self.store(incoming, number, !newest, stats)
     }
 
@@ -304,6 +316,13 @@ impl Stream {
         }
         let shape = if incoming.payload.is_empty() {
             Shape::default()
+        } else if let Some(red) = incoming.red {
+            // Without its primary there is nothing for those who do not take RED.
+            let Ok(shape) = shape::read_red(incoming.payload, red.block_type) else {
+                stats.drops.unreadable_descriptor += 1;
+                return Accepted::Nothing;
+            };
+            shape
         } else {
             let read = self.reader.read(incoming.codec, incoming.payload, incoming.dependency);
             read.unwrap_or_else(|_| {

@@ -1,9 +1,12 @@
 //! A published track: what was negotiated for it, its encodings, who gets it.
 
-use headwater_model::media::{Codec, MediaKind, Publication, SubscriptionTarget, TrackKey};
+use headwater_model::media::{
+    Codec, MediaKind, PayloadMapping, Publication, SubscriptionTarget, TrackKey,
+};
 
 use super::level::LevelMeter;
 use super::stream::Stream;
+use super::stream::recovery::RedForm;
 use crate::clock::Micros;
 use crate::forward::forwarder::Want;
 use crate::forward::line::Layers;
@@ -12,6 +15,8 @@ use crate::forward::line::Layers;
 /// receives, which is some hundred packets at most; what is above is stored (it can be
 /// asked for again) and not forwarded.
 pub(crate) const PENDING_MAX: usize = 1_024;
+/// Packets there is room for from the start: a keyframe, or what comes in 50 ms.
+const PENDING_FIRST: usize = 64;
 
 /// An encoding is not sent any more if the others went on this long without it. A
 /// frame every second (a shared screen at rest) is still alive.
@@ -45,6 +50,12 @@ pub(crate) struct Track {
     pub(crate) deliveries: Vec<u32>,
     pub(crate) pending: Vec<Pending>,
     pub(crate) muted: bool,
+    /// Among whose microphones it is counted.
+    pub(crate) floor: Option<u64>,
+    /// It is among the loudest of them.
+    pub(crate) audible: bool,
+    /// Loud packets in a row.
+    pub(crate) loud: u8,
     /// Encodings that arrive now: bit `n` is encoding `n`.
     pub(crate) alive: u8,
     /// Encodings that ever arrived.
@@ -80,8 +91,11 @@ impl Track {
             payload_types: Box::new([None; 128]),
             streams: Vec::new(),
             deliveries: Vec::new(),
-            pending: Vec::new(),
+            pending: Vec::with_capacity(PENDING_FIRST),
             muted: false,
+            floor: None,
+            audible: true,
+            loud: 0,
             alive: 0,
             seen: 0,
             codec: None,
@@ -155,6 +169,21 @@ impl Track {
 
     pub(crate) fn payload_type(&self, number: u8) -> Option<PayloadType> {
         self.payload_types.get(usize::from(number)).copied().flatten()
+    }
+
+    /// How packets of a codec of the publication hold those of another, if they do.
+    /// `Err` if that one was not negotiated: then nobody could read them.
+    pub(crate) fn red_form(&self, mapping: &PayloadMapping) -> Result<Option<RedForm>, ()> {
+        let Some(block_type) = mapping.red_of else {
+            return Ok(None);
+        };
+        let meaning = self.payload_type(block_type).filter(|meaning| !meaning.repeat);
+        let index = meaning.map(|meaning| meaning.codec).ok_or(())?;
+        let plain = &self.publication.codecs[usize::from(index)];
+        if plain.codec != mapping.codec || plain.red_of.is_some() {
+            return Err(());
+        }
+        Ok(Some(RedForm { block_type, codec_index: index }))
     }
 
     /// The encoding of a packet with this RID, or without one.

@@ -21,6 +21,7 @@ impl Sfu {
         }
         let index = self.links.insert(Link::new(key, &mut self.random));
         self.link_index.insert(key, index as u32);
+        self.reserve();
         Ok(())
     }
 
@@ -117,6 +118,7 @@ impl Sfu {
         let index = self.tracks.insert(Track::new(key, link, publication)) as u32;
         self.track_index.insert(key, index);
         self.links[link as usize].tracks.push(index);
+        self.reserve();
         Ok(index)
     }
 
@@ -169,6 +171,9 @@ impl Sfu {
         self.links[track.link as usize].forget_track(index);
         self.queued.retain(|other| *other != index);
         self.metered.retain(|other| *other != index);
+        if let Some(floor) = track.floor {
+            self.leave_floor(floor, index);
+        }
     }
 
     pub(super) fn mute_track(&mut self, now: Micros, key: TrackKey, muted: bool) {
@@ -180,6 +185,11 @@ impl Sfu {
             return;
         }
         let silence = track.meter.silence();
+        track.loud = 0;
+        if let Some(floor) = track.floor.and_then(|floor| self.floors.get_mut(&floor)) {
+            floor.vacate(index);
+        }
+        let track = &mut self.tracks[index as usize];
         track.pending.clear();
         for stream in &mut track.streams {
             // What was said while muted is nobody's to hear, nor is it a keyframe.
@@ -292,7 +302,10 @@ impl Sfu {
         let index = self.deliveries.insert(delivery) as u32;
         self.delivery_index.insert(key, index);
         self.tracks[track as usize].deliveries.push(index);
-        self.links[link as usize].deliveries.push(index);
+        let of_link = &mut self.links[link as usize].deliveries;
+        of_link.push(index);
+        // Used when what goes to a link is divided.
+        self.demands.reserve(of_link.len().saturating_sub(self.demands.len()));
         Ok(index)
     }
 

@@ -60,6 +60,8 @@ impl Sfu {
         let unsettled = track.unsettled;
         // One bit for each encoding that somebody waits for.
         let mut awaited = 0_u8;
+        // Of these, one for each whose last keyframe will be whole in a moment.
+        let mut repaired = 0_u8;
         for position in 0..track.deliveries.len() {
             let track = &self.tracks[index as usize];
             let delivery_index = track.deliveries[position];
@@ -92,6 +94,8 @@ impl Sfu {
             if unsettled && let Some(encoding) = delivery.forwarder.awaits_keyframe(&track.streams)
             {
                 awaited |= 1 << encoding;
+                let begins = delivery.forwarder.awaits_start();
+                repaired |= u8::from(begins && is_being_repaired(now, track, encoding)) << encoding;
             }
             let sent = delivery.packets != before;
             let idle = !link.sender_reports_armed;
@@ -110,7 +114,7 @@ impl Sfu {
         if unsettled {
             track.unsettled = awaited != 0;
             for encoding in 0..track.streams.len() as u8 {
-                if awaited >> encoding & 1 == 1 {
+                if (awaited & !repaired) >> encoding & 1 == 1 {
                     self.want_keyframe(index, encoding);
                 }
             }
@@ -251,10 +255,8 @@ fn rise_from_ring<E: Egress>(track: &Track, delivery: &mut Delivery, outlet: &mu
     let Some(downlink) = outlet.downlink.as_deref() else { return };
     let Some(stream) = track.streams.get(usize::from(encoding)) else { return };
     let Some((group, newest)) = replayable(outlet.now, stream) else { return };
-    let lens = (group.start..=newest.number)
-        .filter_map(|number| stream.packet(number))
-        .map(|packet| u64::from(packet.payload_len));
-    if downlink.takes_at_once(outlet.now, lens.sum()) {
+    let bytes = bytes_of(stream, group.start, newest.number);
+    if downlink.takes_at_once(outlet.now, bytes) {
         start_with_keyframe(track, delivery, outlet);
     }
 }
@@ -276,6 +278,7 @@ fn start_with_keyframe<E: Egress>(
         return;
     };
     let following = pictures_after(stream, group.start, newest.number);
+    delivery.began.get_or_insert(outlet.now);
     outlet.stats.keyframes_replayed += u64::from(following > 0);
     let start = Replay { encoding, first, newest, following };
     let verdict = delivery.forwarder.replay_start(&start, &track.streams);
@@ -291,9 +294,18 @@ fn start_with_keyframe<E: Egress>(
     }
 }
 
+/// Packets of an encoding's last keyframe, or of what followed, are missing and were asked
+/// for again: that takes less time than another keyframe.
+fn is_being_repaired(now: Micros, track: &Track, encoding: u8) -> bool {
+    let Some(stream) = track.streams.get(usize::from(encoding)) else { return false };
+    let waits = stream.missing.is_hopeful() && !stream.broken;
+    let young = stream.group().is_some_and(|group| now.since(group.arrival) <= REPLAY_AGE_MAX);
+    waits && young && replayable(now, stream).is_none()
+}
+
 /// The last keyframe group and the newest packet, if the group is short, young and, but
 /// for what is on its way, complete.
-fn replayable(now: Micros, stream: &Stream) -> Option<(KeyframeGroup, &Packet)> {
+pub(super) fn replayable(now: Micros, stream: &Stream) -> Option<(KeyframeGroup, &Packet)> {
     let group = stream.group()?;
     let newest = stream.packet(stream.newest()?)?;
     let age = now.since(group.arrival);
@@ -303,6 +315,12 @@ fn replayable(now: Micros, stream: &Stream) -> Option<(KeyframeGroup, &Packet)> 
     let complete =
         age <= REPLAY_FRESH || (group.start..newest.number).all(|n| stream.packet(n).is_some());
     complete.then_some((group, newest))
+}
+
+/// Bytes of payload of the packets from one to another.
+pub(super) fn bytes_of(stream: &Stream, start: u64, newest: u64) -> u64 {
+    let packets = (start..=newest).filter_map(|number| stream.packet(number));
+    packets.map(|packet| u64::from(packet.payload_len)).sum()
 }
 
 /// How many pictures begin behind the first one.

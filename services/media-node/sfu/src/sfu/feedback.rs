@@ -4,9 +4,10 @@ use headwater_model::media::TransportKey;
 use headwater_rtp::ntp::round_trip;
 use headwater_rtp::rtcp::{Compound, Nack, ReportBlock, RtcpPacket, SenderInfo};
 
+use super::drain::{RTT_UNKNOWN, bytes_of, replayable};
 use super::{Sfu, Wanted};
 use crate::clock::{Micros, ntp_to_micros};
-use crate::forward::delivery::Reported;
+use crate::forward::delivery::{Answered, Reported};
 
 /// Packets asked for again that wait for the next drain. A flood beyond is counted and
 /// dropped: who needs them asks again.
@@ -14,6 +15,11 @@ pub(super) const WANTED_MAX: usize = 8_192;
 /// A report cannot speak of more packets than this since the last one; if it does, it
 /// is of another life of the stream.
 const REPORTED_MAX: u32 = 1_000_000;
+
+/// A subscriber that asks for a keyframe so soon after its first picture has not begun yet.
+const BEGINNING: Micros = Micros::from_millis(2_000);
+/// For so long at least nobody asks for a keyframe because of one that he did not see yet.
+const ANSWER_MIN: Micros = Micros::from_millis(200);
 
 impl Sfu {
     pub(super) fn receive_feedback(&mut self, now: Micros, from: TransportKey, compound: &[u8]) {
@@ -142,9 +148,43 @@ impl Sfu {
             self.stats.adaptation.estimate_cuts += 1;
             self.queue_allocation(link);
         }
+        if self.shows_again(now, sink.delivery) {
+            return;
+        }
         let delivery = &self.deliveries[sink.delivery as usize];
         let forwarded = delivery.forwarder.forwarded().map(|(encoding, _)| encoding);
         let encoding = forwarded.unwrap_or(delivery.forwarder.wanted_encoding());
         self.want_keyframe(delivery.track, encoding);
+    }
+
+    /// Gives a subscriber that lost its picture the kept keyframe and what followed once
+    /// more, if its network takes that at once or it has just begun: what was sent first
+    /// may have got lost before it could tell. `false` if the publisher is to be asked.
+    fn shows_again(&mut self, now: Micros, index: u32) -> bool {
+        let delivery = &self.deliveries[index as usize];
+        let encoding = delivery.forwarder.wanted_encoding();
+        let shown = delivery.forwarder.forwarded().map(|(encoding, _)| encoding);
+        let track = &self.tracks[delivery.track as usize];
+        let stream = track.streams.get(usize::from(encoding)).filter(|_| shown == Some(encoding));
+        let Some(stream) = stream else { return false };
+        let Some((group, newest)) = replayable(now, stream) else { return false };
+        let link = &self.links[delivery.link as usize];
+        let rtt = link.rtt.unwrap_or(RTT_UNKNOWN);
+        if let Some(answered) = delivery.answered.filter(|answered| answered.start == group.start) {
+            // Another one on its way is no news; later on, the same would not help either.
+            return now.since(answered.at) < Micros(rtt.0 * 2).max(ANSWER_MIN);
+        }
+        let begins = delivery.began.is_some_and(|began| now.since(began) < BEGINNING);
+        let bytes = bytes_of(stream, group.start, newest.number);
+        let downlink = link.downlink.as_deref();
+        if !begins && !downlink.is_some_and(|downlink| downlink.takes_at_once(now, bytes)) {
+            return false;
+        }
+        let delivery = &mut self.deliveries[index as usize];
+        delivery.answered = Some(Answered { start: group.start, at: now });
+        delivery.forwarder.stop();
+        let track = delivery.track;
+        self.unsettle(now, track);
+        true
     }
 }

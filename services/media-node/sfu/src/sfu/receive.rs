@@ -121,6 +121,10 @@ impl Sfu {
         };
         let mapping = &track.publication.codecs[usize::from(codec_index)];
         let (codec, nack) = (mapping.codec, mapping.nack);
+        let Ok(red) = track.red_form(mapping) else {
+            self.stats.drops.unknown_payload_type += 1;
+            return;
+        };
         let (sequence, payload) = match original(view, repeat) {
             Some(original) => original,
             None => {
@@ -139,6 +143,7 @@ impl Sfu {
             dependency: seen.dependency(),
             codec,
             codec_index,
+            red,
             nack,
             repeated: repeat,
         };
@@ -147,6 +152,7 @@ impl Sfu {
         let accepted = stream.accept(&incoming, &mut self.stats);
         let broke = stream.epoch() != epoch;
         let missing = !stream.missing.is_empty() || stream.broken;
+        let recovered = std::mem::take(&mut stream.recovered);
         if let Some(rtt) = stream.repair_time.take() {
             self.links[link as usize].note_rtt(rtt);
         }
@@ -156,19 +162,23 @@ impl Sfu {
         if broke {
             self.unsettle(now, source.track);
         }
+        for number in recovered {
+            self.await_drain(source, number);
+        }
         let Accepted::Stored(number) = accepted else {
             return;
         };
         self.note_started(now, source, (codec, codec_index));
         if codec.kind() == MediaKind::Audio && !repeat {
             self.note_level(now, source.track, view.timestamp(), seen.audio_level());
+            self.judge(now, source.track, seen.audio_level());
         }
         self.await_drain(source, number);
     }
 
     pub(super) fn await_drain(&mut self, source: Source, number: u64) {
         let track = &mut self.tracks[source.track as usize];
-        if track.muted {
+        if track.muted || !track.audible {
             self.stats.drops.muted += 1;
             return;
         }
@@ -192,7 +202,12 @@ impl Sfu {
     ) {
         let track = &mut self.tracks[source.track as usize];
         let bit = 1_u8 << source.encoding;
-        let known = track.alive & bit != 0 && track.codec_index == Some(index);
+        let known = match track.kind() {
+            MediaKind::Video => track.codec_index == Some(index),
+            // Whoever takes the codec takes it with and without redundancy.
+            MediaKind::Audio => track.codec_index.is_some() && track.codec == Some(codec),
+        };
+        let known = known && track.alive & bit != 0;
         if track.kind() == MediaKind::Video {
             self.arm_tick(now, source.track);
         }

@@ -68,7 +68,9 @@ impl Sfu {
         let track = &mut self.tracks[index as usize];
         let link = track.link;
         let mapping = track.publication.codecs.get(usize::from(packet.codec));
-        let Some((codec, nack)) = mapping.map(|mapping| (mapping.codec, mapping.nack)) else {
+        let known = mapping
+            .and_then(|mapping| Some((mapping.codec, mapping.nack, track.red_form(mapping).ok()?)));
+        let Some((codec, nack, red)) = known else {
             self.stats.drops.unknown_payload_type += 1;
             return;
         };
@@ -92,6 +94,7 @@ impl Sfu {
             dependency: seen.dependency(),
             codec,
             codec_index: packet.codec,
+            red,
             nack,
             repeated: false,
         };
@@ -100,6 +103,7 @@ impl Sfu {
         let accepted = stream.accept_relayed(&incoming, origin, &mut self.stats);
         let broke = stream.epoch() != epoch;
         let missing = !stream.missing.is_empty() || stream.broken;
+        let recovered = std::mem::take(&mut stream.recovered);
         if let Some(rtt) = stream.repair_time.take() {
             self.links[link as usize].note_rtt(rtt);
         }
@@ -109,9 +113,6 @@ impl Sfu {
         if broke {
             self.unsettle(now, index);
         }
-        let Accepted::Stored(number) = accepted else {
-            return;
-        };
         let ssrc = self.tracks[index as usize].streams[usize::from(packet.encoding)].ssrc;
         let source = Source {
             ssrc: ssrc.unwrap_or_default(),
@@ -119,10 +120,17 @@ impl Sfu {
             encoding: packet.encoding,
             repeat: false,
         };
+        for number in recovered {
+            self.await_drain(source, number);
+        }
+        let Accepted::Stored(number) = accepted else {
+            return;
+        };
         self.arm_quality(now, link);
         self.note_started(now, source, (codec, packet.codec));
         if codec.kind() == MediaKind::Audio {
             self.note_level(now, index, packet.timestamp, seen.audio_level());
+            self.judge(now, index, seen.audio_level());
         }
         self.await_drain(source, number);
     }

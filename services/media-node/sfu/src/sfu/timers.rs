@@ -4,6 +4,7 @@
 use headwater_model::media::{MediaKind, TrackKey, TransportKey};
 
 use super::Sfu;
+use super::events::EVENTS_MAX;
 use crate::SfuEvent;
 use crate::clock::Micros;
 use crate::event::{Limitation, Quality, QualitySubject};
@@ -16,6 +17,11 @@ pub(super) const TICK_INTERVAL: Micros = Micros::from_millis(250);
 const QUIET_TICK_INTERVAL: Micros = Micros::from_millis(1_000);
 /// How often quality is told.
 pub(super) const QUALITY_INTERVAL: Micros = Micros::from_millis(5_000);
+
+/// Timers of a link that are armed at once, and of a track; its request for keyframes may
+/// be armed anew for an earlier time.
+const TIMERS_OF_LINK: usize = 6;
+const TIMERS_OF_TRACK: usize = 4;
 
 /// A link at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +63,24 @@ pub(super) enum Timer {
 }
 
 impl Sfu {
+    /// Makes room for what one more link or track needs later, so that nothing grows while
+    /// packets flow.
+    pub(super) fn reserve(&mut self) {
+        let (links, tracks) = (self.links.len(), self.tracks.len());
+        let timers = TIMERS_OF_LINK * links + TIMERS_OF_TRACK * tracks + 1;
+        self.wheel.reserve(timers);
+        for list in [&mut self.fired, &mut self.due] {
+            list.reserve(timers.saturating_sub(list.len()));
+        }
+        let lists = [(&mut self.queued, tracks), (&mut self.metered, tracks)];
+        for (list, most) in lists.into_iter().chain([(&mut self.allocations, links)]) {
+            list.reserve(most.saturating_sub(list.len()));
+        }
+        // Quality of all at once is what tells most.
+        let events = (links + 2 * tracks).min(EVENTS_MAX);
+        self.events.reserve(events.saturating_sub(self.events.len()));
+    }
+
     pub(super) fn expire(&mut self, now: Micros) {
         let mut fired = std::mem::take(&mut self.fired);
         self.wheel.expire(now, &mut fired);

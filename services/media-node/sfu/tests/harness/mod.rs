@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a harness may fail and say so")]
 
 pub mod av1;
+pub mod microphone;
 pub mod publisher;
 pub mod random;
 pub mod subscriber;
@@ -191,6 +192,7 @@ pub fn mapping(codec: Codec, payload_type: u8) -> PayloadMapping {
         nack: true,
         pli: true,
         transport_cc: true,
+        red_of: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use headwater_model::media::{Codec, HeaderExtension, Subscription};
 use headwater_rtp::dependency::MandatoryFields;
+use headwater_rtp::red::RedPayload;
 use headwater_rtp::rtcp::CompoundWriter;
 use headwater_rtp::sequence::{sequence_after, timestamp_distance};
 use headwater_rtp::vp8::Vp8Descriptor;
@@ -19,6 +20,7 @@ pub struct Received {
     pub sequence: u64,
     pub timestamp: u32,
     pub marker: bool,
+    pub payload_type: u8,
     /// Empty if it was padding.
     pub payload: Vec<u8>,
     pub repeated: bool,
@@ -69,10 +71,13 @@ impl Receiver {
         if view.ssrc() != self.negotiated.ssrc && !repeated {
             return false;
         }
-        let mapping = &self.negotiated.codecs[0];
-        let expected =
-            if repeated { mapping.rtx_payload_type.unwrap() } else { mapping.payload_type };
-        assert_eq!(view.payload_type(), expected);
+        let codecs = &self.negotiated.codecs;
+        let mapping = codecs.iter().find(|mapping| {
+            let expected =
+                if repeated { mapping.rtx_payload_type } else { Some(mapping.payload_type) };
+            expected == Some(view.payload_type())
+        });
+        let is_red = mapping.unwrap().red_of.is_some();
         let extensions = self.check_extensions(&view);
         let (sequence, payload) = if repeated {
             self.repeated += 1;
@@ -81,6 +86,7 @@ impl Receiver {
         } else {
             (view.sequence(), view.payload())
         };
+        let payload = if is_red { RedPayload::parse(payload).unwrap().primary() } else { payload };
         let sequence = self.unwrapper.unwrap(sequence);
         let received = self.read(&view, sequence, payload, repeated, extensions);
         if let Some(before) = self.raw.get(&sequence)
@@ -124,6 +130,7 @@ impl Receiver {
             sequence,
             timestamp: view.timestamp(),
             marker: view.marker(),
+            payload_type: view.payload_type(),
             payload: payload.to_vec(),
             repeated,
             mark: None,

@@ -111,6 +111,65 @@ fn a_keyframe_with_a_hole_is_not_replayed() {
 }
 
 #[test]
+fn a_keyframe_that_is_about_to_be_whole_is_waited_for() {
+    let (mut world, mut encoder, track) = stage();
+    let mut keyframe = encoder.picture(key(5), 3_000);
+    let lost = keyframe.remove(2);
+    world.batch(PUBLISHER, &keyframe);
+    for _ in 0..5 {
+        world.pass(30);
+        world.batch(PUBLISHER, &encoder.picture(delta(2, 0), 2_700));
+    }
+    let subscriber = world.transport(2);
+    let wanted = subscription(Codec::Vp8, 5_000);
+    world.subscribe(1, track, subscriber, &wanted);
+    world.drain();
+    assert_eq!(world.take_rtp(subscriber).len(), 0, "nothing that it cannot decode");
+    world.batch(PUBLISHER, &[lost]);
+    let mut receiver = Receiver::new(&wanted);
+    receiver.take_all(world.take_rtp(subscriber));
+    receiver.check();
+    assert_eq!(receiver.len(), 5 + 5 * 2);
+    assert_eq!(requests(&mut world), 0, "nobody had to make another one");
+}
+
+#[test]
+fn who_lost_its_first_picture_gets_it_again_without_asking_the_publisher() {
+    let (mut world, mut encoder, track) = stage();
+    world.batch(PUBLISHER, &encoder.picture(key(5), 3_000));
+    let subscriber = world.transport(2);
+    let wanted = subscription(Codec::Vp8, 5_000);
+    world.subscribe(1, track, subscriber, &wanted);
+    for _ in 0..10 {
+        world.pass(33);
+        world.batch(PUBLISHER, &encoder.picture(delta(2, 0), 2_970));
+    }
+    let mut receiver = Receiver::new(&wanted);
+    // The network lost the beginning: nobody can ask for packets of which nothing is known.
+    let sent = world.take_rtp(subscriber);
+    receiver.take_all(sent.into_iter().skip(5).collect());
+    requests(&mut world);
+    let pli = receiver.pli();
+    for _ in 0..3 {
+        world.rtcp(subscriber, &pli);
+        world.drain();
+        world.pass(20);
+    }
+    let again = world.take_rtp(subscriber);
+    assert_eq!(again.len(), 5 + 10 * 2, "once for three requests");
+    receiver.take_all(again);
+    world.batch(PUBLISHER, &encoder.picture(delta(2, 0), 2_970));
+    receiver.take_all(world.take_rtp(subscriber));
+    receiver.check();
+    assert_eq!(requests(&mut world), 0, "it had been kept");
+    // If that does not help, another one is needed.
+    world.pass(300);
+    world.rtcp(subscriber, &pli);
+    world.drain();
+    assert_eq!(requests(&mut world), 1);
+}
+
+#[test]
 fn a_flood_of_picture_loss_reaches_the_publisher_once_a_half_second() {
     let (mut world, mut encoder, track) = stage();
     let subscriber = world.transport(2);

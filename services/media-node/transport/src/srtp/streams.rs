@@ -1,8 +1,11 @@
 //! State per SSRC in a flat sorted table with a last-used cache, and the packet
-//! index (RFC 3711 §3.3.1). Packet path: no allocation except for the first
-//! packet of an SSRC; no lock, formatting or clock read.
+//! index (RFC 3711 §3.3.1). Packet path: no allocation except where an SSRC is one
+//! more than ever fitted; no lock, formatting or clock read.
 
 use super::SrtpError;
+
+/// SSRCs there is room for from the start: sound and pictures with their repetitions.
+const FIRST_ROOM: usize = 4;
 
 /// SSRCs in order, their states beside them. Bounded; never forgets.
 #[derive(Debug)]
@@ -14,8 +17,9 @@ pub(super) struct StreamTable<S> {
 }
 
 impl<S> StreamTable<S> {
-    pub const fn new(max: usize) -> Self {
-        Self { ssrcs: Vec::new(), states: Vec::new(), last: 0, max }
+    pub fn new(max: usize) -> Self {
+        let (ssrcs, states) = (Vec::with_capacity(FIRST_ROOM), Vec::with_capacity(FIRST_ROOM));
+        Self { ssrcs, states, last: 0, max }
     }
 
     /// The slot of a known SSRC. Consecutive packets of one SSRC hit the cache.

@@ -113,6 +113,11 @@ impl Peer {
 
     /// Takes what came; returns how many RTP packets.
     pub fn receive(&mut self) -> usize {
+        self.receive_at(self.epoch.elapsed())
+    }
+
+    /// The same at a time of the caller's clock.
+    pub fn receive_at(&mut self, at: Duration) -> usize {
         let mut packets = 0;
         while let Ok((len, remote)) = self.socket.recv_from(&mut self.buffer) {
             let now = Instant::now();
@@ -127,7 +132,7 @@ impl Peer {
                 PacketClass::Rtp => {
                     let len = self.transport.unprotect_rtp(now, datagram).unwrap();
                     packets += 1;
-                    self.note(len);
+                    self.note(at, len);
                 }
                 PacketClass::Rtcp | PacketClass::Unknown => {}
             }
@@ -140,7 +145,7 @@ impl Peer {
         self.lost = Some((ssrc, sequence));
     }
 
-    fn note(&mut self, len: usize) {
+    fn note(&mut self, at: Duration, len: usize) {
         let packet = RtpView::parse(&self.buffer[..len]).unwrap();
         let (ssrc, sequence) = (packet.ssrc(), packet.sequence());
         *self.received.entry(ssrc).or_default().entry(sequence).or_default() += 1;
@@ -150,7 +155,8 @@ impl Peer {
             let number = u16::from_be_bytes(number);
             let last = self.arrivals.last().map_or(u64::from(number), |last| last.sequence);
             let step = number.wrapping_sub(last as u16);
-            let at = self.epoch.elapsed() + Duration::from_secs(1);
+            // Feedback cannot tell of the first moment.
+            let at = at + Duration::from_secs(1);
             self.arrivals.push(Arrival { sequence: last + u64::from(step), at });
         }
     }
