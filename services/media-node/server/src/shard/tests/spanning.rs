@@ -39,6 +39,15 @@ struct Site {
 
 impl Site {
     fn start(node: &str, shard: u16, switchboard: &Switchboard, quic: Option<QuicLinks>) -> Self {
+        Self::with((node, shard), switchboard, quic, (Limits::default(), Timers::default()))
+    }
+
+    fn with(
+        (node, shard): (&str, u16),
+        switchboard: &Switchboard,
+        quic: Option<QuicLinks>,
+        (limits, timers): (Limits, Timers),
+    ) -> Self {
         let config = PortsConfig { ip: Ipv4Addr::LOCALHOST.into(), udp: 0, tcp: None };
         let ports = Ports::bind(&config).unwrap();
         let identity = DtlsIdentity::generate().unwrap();
@@ -52,8 +61,8 @@ impl Site {
             rooms: RoomsConfig {
                 candidates: vec![Candidate { protocol: CandidateProtocol::Udp, address }],
                 fingerprint: fingerprint.clone(),
-                limits: Limits::default(),
-                timers: Timers::default(),
+                limits,
+                timers,
             },
             identity,
             // Uids are drawn from it, and must differ everywhere.
@@ -119,12 +128,23 @@ struct Member {
     offers: Vec<SessionDescription>,
     answers: Vec<SessionDescription>,
     closed: Option<CloseReason>,
+    /// How many are in the room, as last told.
+    people: u32,
     begun: bool,
     frames: u32,
 }
 
 impl Member {
     fn join(site: &Site, number: u32, identity: &str, mode: TransportMode) -> Self {
+        Self::join_as(site, (number, identity), mode, Permission::default())
+    }
+
+    fn join_as(
+        site: &Site,
+        (number, identity): (u32, &str),
+        mode: TransportMode,
+        permission: Permission,
+    ) -> Self {
         let (sender, events) = mpsc::channel(1_024);
         let request = JoinRequest {
             room: room(),
@@ -133,7 +153,7 @@ impl Member {
             display_name: identity.to_owned(),
             metadata: String::new(),
             attributes: BTreeMap::new(),
-            permission: Permission::default(),
+            permission,
             door_payload: Arc::from(&b""[..]),
             auto_subscribe: true,
             adaptive_stream: false,
@@ -159,6 +179,7 @@ impl Member {
             offers: Vec::new(),
             answers: Vec::new(),
             closed: None,
+            people: 0,
             begun: false,
             frames: 0,
         }
@@ -173,7 +194,11 @@ impl Member {
     fn work(&mut self, site: &Site) {
         while let Ok(event) = self.events.try_recv() {
             match event {
-                Event::Joined(joined) => self.note(&joined.others),
+                Event::Joined(joined) => {
+                    self.people = joined.room.participant_count;
+                    self.note(&joined.others);
+                }
+                Event::RoomChanged(room) => self.people = room.participant_count,
                 Event::ParticipantsChanged(views) => self.note(&views),
                 Event::Offer(offer) => {
                     self.begin(site, &offer.sdp);
@@ -361,6 +386,46 @@ fn who_joins_again_on_another_shard_is_there_once() {
             && newer(&members[2].0)
     });
     assert_eq!(members[3].0.closed, None);
+}
+
+#[test]
+fn an_audience_over_shards_is_counted_and_an_identity_in_it_is_there_once() {
+    let switchboard = Switchboard::default();
+    let limits = || Limits { listed_viewers: 1, ..Limits::default() };
+    let timers = || Timers { room_changes: Duration::from_millis(200), ..Timers::default() };
+    let sites: Vec<Site> = (0..2)
+        .map(|shard| Site::with(("node", shard), &switchboard, None, (limits(), timers())))
+        .collect();
+    assign(&sites);
+    let viewer = |site: usize, number: u32, identity: &str| {
+        let permission = Permission { can_publish: false, ..Permission::default() };
+        let who = (number, identity);
+        (Member::join_as(&sites[site], who, TransportMode::Dual, permission), &sites[site])
+    };
+    let ada = Member::join(&sites[0], 1, "ada", TransportMode::Single);
+    let mut members = vec![(ada, &sites[0]), viewer(0, 2, "shown")];
+    run(&mut members, "the first viewer is shown", |members| members[0].0.others.len() == 1);
+    members.push((Member::join(&sites[1], 3, "bob", TransportMode::Single), &sites[1]));
+    run(&mut members, "the other shard knows both", |members| members[2].0.others.len() == 2);
+    for number in 4..14 {
+        let site = number as usize % 2;
+        members.push(viewer(site, number, &format!("viewer{number}")));
+    }
+    run(&mut members, "everybody counts thirteen", |members| {
+        members.iter().all(|(member, _)| member.people == 13)
+    });
+    for (member, _) in &members {
+        let hidden = member.others.keys().filter(|name| name.starts_with("viewer"));
+        assert_eq!(hidden.count(), 0, "{} is told of the audience", member.identity);
+    }
+    members.push(viewer(1, 20, "viewer4"));
+    run(&mut members, "the older stay of an identity ends", |members| {
+        members[3].0.closed == Some(CloseReason::DuplicateIdentity)
+    });
+    run(&mut members, "everybody left counts thirteen", |members| {
+        members.iter().filter(|(it, _)| it.closed.is_none()).all(|(it, _)| it.people == 13)
+    });
+    assert_eq!(members.last().unwrap().0.closed, None);
 }
 
 #[test]
