@@ -102,8 +102,10 @@ impl Signal {
 fn refusal(error: &tokio_tungstenite::tungstenite::Error) -> String {
     match error {
         tokio_tungstenite::tungstenite::Error::Http(response) => {
-            let body = response.body().as_deref().unwrap_or_default();
-            format!("{} {}", response.status(), String::from_utf8_lossy(body))
+            let body = String::from_utf8_lossy(response.body().as_deref().unwrap_or_default());
+            let again = response.headers().get("retry-after").and_then(|after| after.to_str().ok());
+            let again = again.map(|seconds| format!(" (again in {seconds} s)")).unwrap_or_default();
+            format!("{} {body}{again}", response.status())
         }
         other => other.to_string(),
     }

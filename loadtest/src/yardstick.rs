@@ -348,7 +348,7 @@ impl Forward {
         unwrapper: &mut headwater_rtp::SequenceUnwrapper,
         start: usize,
     ) -> Option<Kept> {
-        let view = RtpView::parse(datagram).ok()?;
+        let view = RtpView::parse_protected(datagram).ok()?;
         let (header_len, ends_frame) = (view.header_len(), view.marker());
         let index = unwrapper.unwrap(view.sequence()) - 0x1_0000;
         let len = self.publisher.open(datagram, header_len, index)?;

@@ -294,7 +294,7 @@ impl Peer {
     }
 
     fn take_rtp(&mut self, now: Instant, datagram: &mut [u8]) {
-        let Ok(view) = RtpView::parse(datagram) else { return };
+        let Ok(view) = RtpView::parse_protected(datagram) else { return };
         let (ssrc, sequence) = (view.ssrc(), view.sequence());
         let (timestamp, payload_type) = (view.timestamp(), view.payload_type());
         let transport_sequence = view

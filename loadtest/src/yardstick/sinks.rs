@@ -92,7 +92,7 @@ fn look(
     is_sample: bool,
     shared: &Shared,
 ) {
-    let Ok(view) = RtpView::parse(datagram) else {
+    let Ok(view) = RtpView::parse_protected(datagram) else {
         shared.wrong.fetch_add(1, Ordering::Relaxed);
         return;
     };

@@ -34,22 +34,26 @@ fn main() -> Result<()> {
     let mut runs: Vec<Run> = Vec::new();
     for fault in &faults {
         println!("=== {} ({})", fault.title, fault.id);
-        let mut scene = if fault.spanning { Scene::start_spanning()? } else { Scene::start()? };
+        if let Some(obstacle) = fault.stage.obstacle() {
+            println!("skipped: {obstacle}");
+            continue;
+        }
+        let mut scene = Some(Scene::start(fault.stage)?);
         for number in 1..=arguments.runs {
-            let run = scene.play(fault, number).with_context(|| fault.id)?;
-            println!(
-                "run {number}: silence of those hit {:?} ms, of the others at most {} ms; calm after {} ms",
-                run.hit,
-                run.others.iter().max().unwrap_or(&0),
-                run.calm_after,
-            );
+            let mut playing = match scene.take() {
+                Some(scene) => scene,
+                None => Scene::start(fault.stage)?,
+            };
+            let run = playing.play(fault, number).with_context(|| fault.id)?;
+            show(&run);
             if let Some(file) = &mut history {
                 writeln!(file, "{}", serde_json::to_string(&run)?)?;
             }
             runs.push(run);
+            let complaints = playing.complaints();
+            ensure!(complaints.is_empty(), "the logs tell of errors: {complaints:?}");
+            scene = (!fault.stage.is_used_up()).then_some(playing);
         }
-        let complaints = scene.complaints();
-        ensure!(complaints.is_empty(), "the logs tell of errors: {complaints:?}");
     }
     let table = markdown(&faults, &runs);
     println!("\n{table}");
@@ -57,6 +61,22 @@ fn main() -> Result<()> {
         std::fs::write(file, table)?;
     }
     Ok(())
+}
+
+fn show(run: &Run) {
+    let replanned =
+        run.replanned_after.map_or(String::new(), |it| format!("; replanned after {it} ms"));
+    println!(
+        "run {}: silence of those who joined again {:?} ms, of those who stayed {:?} ms, of the \
+         others at most {} ms; without messages {:?} ms; calm after {} ms{replanned}; {} hold",
+        run.run,
+        run.hit,
+        run.listeners,
+        run.others.iter().max().unwrap_or(&0),
+        run.messages,
+        run.calm_after,
+        run.invariants.join(", "),
+    );
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Fault>> {

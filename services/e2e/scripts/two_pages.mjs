@@ -60,6 +60,8 @@ async function observe() {
     moved,
     audioPackets: audio?.packetsReceived ?? 0,
     audioEnergy: audio?.totalAudioEnergy ?? 0,
+    // What comes a second time inside the next packet (RED) is thrown away where nothing was lost.
+    audioRedundant: audio?.packetsDiscarded ?? 0,
     freezes: video?.freezeCount ?? 0,
     firstFrameMs: window.firstFrameMs,
     connectedMs: window.connectedMs,
@@ -75,6 +77,12 @@ async function pairProtocol() {
   return entries.find((entry) => entry.id === pair?.localCandidateId)?.protocol;
 }
 
+/** Runs in the page: how its microphone was agreed to be sent, best first. */
+function agreedSound() {
+  const [microphone] = window.room.localParticipant.audioTrackPublications.values();
+  return microphone.track.sender.getParameters().codecs.map((codec) => codec.mimeType);
+}
+
 const browser = await startBrowser({ tcpOnly: protocol === "tcp" });
 const server = await servePage();
 try {
@@ -86,8 +94,11 @@ try {
   for (const { name, page, sockets } of people) {
     const seen = await until(`${name} sees and hears the other`, 20_000, async () => {
       const now = await page.evaluate(observe);
-      return { ...now, done: now.frames > 40 && now.brightness > 8 && now.moved > 20 && now.audioPackets > 50 && now.audioEnergy > 0.0001 };
+      return { ...now, done: now.frames > 40 && now.brightness > 8 && now.moved > 20 && now.audioPackets > 50 && now.audioEnergy > 0.0001 && now.audioRedundant > now.audioPackets / 2 };
     });
+    // The browser's statistics name the codec inside, so this is asked of the sender.
+    const agreed = await page.evaluate(agreedSound);
+    assert(agreed.join() === "audio/red,audio/opus", `${name} sends ${agreed}`);
     assert(sockets.some((socket) => socket.endsWith(version === "v1" ? "/rtc/v1" : "/rtc")), `${name} did not use ${version}: ${sockets}`);
     if (version === "v0") assert(!sockets.some((socket) => socket.endsWith("/rtc/v1")) , `${name} used v1: ${sockets}`);
     const used = await page.evaluate(pairProtocol);

@@ -29,8 +29,15 @@ impl Balancer {
     /// # Errors
     /// If there is no free port.
     pub fn start(backends: Vec<u16>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .context("the load balancer cannot listen")?;
+        Self::start_at(Ipv4Addr::LOCALHOST, backends)
+    }
+
+    /// The same on another address of this machine.
+    ///
+    /// # Errors
+    /// If there is no free port or no such address.
+    pub fn start_at(ip: Ipv4Addr, backends: Vec<u16>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((ip, 0)).context("the load balancer cannot listen")?;
         let address = listener.local_addr()?;
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopped);

@@ -2,22 +2,25 @@
 //! nodes, two gateways, each a process of its own with a file of settings, and a
 //! load balancer in front of the gateways.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use headwater_testkit::etcd::{Certificates, EtcdCluster};
 use headwater_testkit::ports::free_port;
-use headwater_testkit::process::{Process, http_get, metric};
+use headwater_testkit::process::{Process, http_get_at, metric};
 use headwater_testkit::script::Target;
 
 use crate::balancer::Balancer;
+use crate::network::{End, Network};
 
 /// API key of the cluster.
 pub const API_KEY: &str = "e2e";
 /// Its secret.
 pub const API_SECRET: &str = "a-secret-of-the-whole-cluster-tests";
-const CLUSTER_SECRET: &str = "the-roles-of-the-whole-cluster-tests";
+/// What its roles know.
+pub const CLUSTER_SECRET: &str = "the-roles-of-the-whole-cluster-tests";
 
 /// What cluster to start.
 #[derive(Debug, Clone)]
@@ -28,11 +31,21 @@ pub struct Options {
     pub replicas: usize,
     /// Media nodes.
     pub media_nodes: usize,
+    /// Forwarding threads of each.
+    pub shards: u16,
     /// URL of an OTLP collector. Empty means none.
     pub otlp_endpoint: String,
+    /// What the roles log: a level, or `target=level` with commas.
+    pub log_filter: &'static str,
     /// Participants that one shard carries, if nodes are to relay: a room with more
     /// than three quarters of it spans several.
     pub shard_participants: Option<u32>,
+    /// Zone of each media node, which is its region, too. New rooms go to the region
+    /// of the first. Empty means that nodes tell none.
+    pub zones: Vec<&'static str>,
+    /// Media nodes and control planes each have a place of their own in a network
+    /// that can be cut; see [`crate::network::obstacle`].
+    pub apart: bool,
 }
 
 impl Default for Options {
@@ -41,8 +54,12 @@ impl Default for Options {
             etcd_members: 3,
             replicas: 2,
             media_nodes: 2,
+            shards: 1,
             otlp_endpoint: String::new(),
+            log_filter: "info",
             shard_participants: None,
+            zones: Vec::new(),
+            apart: false,
         }
     }
 }
@@ -59,9 +76,16 @@ pub struct Cluster {
     pub etcd: EtcdCluster,
     /// What scripts are told: the load balancer's address and the key pair.
     pub target: Target,
-    _balancer: Balancer,
+    /// Its network, if the roles are apart: the place of each media node has the
+    /// node's number, those of the control planes come after, and etcd is on
+    /// [`ETCD`].
+    pub network: Option<Network>,
+    _balancers: Vec<Balancer>,
     _folder: tempfile::TempDir,
 }
+
+/// Where roles that are apart reach etcd.
+pub const ETCD: End = End::Here(1);
 
 /// One process of a role, which can be killed and started again.
 pub struct Role {
@@ -71,6 +95,10 @@ pub struct Role {
     pub port: u16,
     /// Where its admin server listens.
     pub admin_port: u16,
+    /// Its address.
+    ip: Ipv4Addr,
+    /// Its network namespace, if it has one of its own.
+    namespace: Option<String>,
     arguments: Vec<String>,
     folder: std::path::PathBuf,
     process: Process,
@@ -85,10 +113,18 @@ impl Cluster {
         let etcd = EtcdCluster::start(options.etcd_members)?;
         let folder = tempfile::tempdir()?;
         let relaying = options.shard_participants;
+        let places = u8::try_from(options.media_nodes + options.replicas)?;
+        let network = options.apart.then(|| Network::new(places, 2)).transpose()?;
+        let (endpoints, mut balancers) = endpoints(&etcd, network.as_ref())?;
         let common = Common {
             folder: folder.path(),
-            etcd: &etcd,
+            endpoints,
+            network: network.as_ref(),
+            media_nodes: options.media_nodes,
+            zones: &options.zones,
             otlp_endpoint: &options.otlp_endpoint,
+            log_filter: options.log_filter,
+            shards: options.shards,
             shard_participants: relaying.unwrap_or(0),
             relays: relaying.map(|_| Certificates::generate(folder.path())).transpose()?,
         };
@@ -97,12 +133,11 @@ impl Cluster {
             numbers().map(|n| common.control_plane(n)).collect::<Result<Vec<_>>>()?;
         let mut media_nodes =
             (0..options.media_nodes).map(|n| common.media_node(n)).collect::<Result<Vec<_>>>()?;
-        let urls: Vec<String> =
-            control_planes.iter().map(|role| format!("http://127.0.0.1:{}", role.port)).collect();
+        let urls: Vec<String> = control_planes.iter().map(Role::rpc_url).collect();
         let mut gateways =
             numbers().map(|n| common.gateway(n, &urls)).collect::<Result<Vec<_>>>()?;
         for role in control_planes.iter_mut().chain(&mut media_nodes).chain(&mut gateways) {
-            role.process.wait_ready(role.admin_port)?;
+            role.process.wait_ready_at(role.admin())?;
         }
         let balancer = Balancer::start(gateways.iter().map(|gateway| gateway.port).collect())?;
         let target = Target {
@@ -110,13 +145,15 @@ impl Cluster {
             api_key: API_KEY.to_owned(),
             api_secret: API_SECRET.to_owned(),
         };
+        balancers.push(balancer);
         let cluster = Self {
             control_planes,
             media_nodes,
             gateways,
             etcd,
             target,
-            _balancer: balancer,
+            network,
+            _balancers: balancers,
             _folder: folder,
         };
         cluster.wait_serving(options.media_nodes)?;
@@ -173,8 +210,19 @@ impl Role {
     /// # Errors
     /// If it does not come up.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = Process::start(&self.folder, &self.name, &self.arguments)?;
-        self.process.wait_ready(self.admin_port)
+        let namespace = self.namespace.as_deref();
+        self.process = Process::start_in(&self.folder, &self.name, &self.arguments, namespace)?;
+        self.process.wait_ready_at(self.admin())
+    }
+
+    fn admin(&self) -> SocketAddr {
+        (self.ip, self.admin_port).into()
+    }
+
+    /// Where it is called, if it is no gateway.
+    #[must_use]
+    pub fn rpc_url(&self) -> String {
+        format!("http://{}:{}", self.ip, self.port)
     }
 
     /// Waits until it has ended, however that came.
@@ -202,7 +250,7 @@ impl Role {
     /// Status of a path of its admin server; 0 if nobody answers.
     #[must_use]
     pub fn status(&self, path: &str) -> u16 {
-        http_get(self.admin_port, path).map_or(0, |(status, _)| status)
+        http_get_at(self.admin(), path).map_or(0, |(status, _)| status)
     }
 
     /// Its metrics.
@@ -210,7 +258,7 @@ impl Role {
     /// # Errors
     /// If it does not answer.
     pub fn metrics(&self) -> Result<String> {
-        Ok(http_get(self.admin_port, "/metrics")?.1)
+        Ok(http_get_at(self.admin(), "/metrics")?.1)
     }
 
     /// A metric, summed over its series.
@@ -260,35 +308,65 @@ pub fn wait(what: &str, limit: Duration, mut probe: impl FnMut() -> (bool, Strin
 /// What the settings of all roles have in common.
 struct Common<'a> {
     folder: &'a Path,
-    etcd: &'a EtcdCluster,
+    /// Of etcd.
+    endpoints: Vec<String>,
+    network: Option<&'a Network>,
+    media_nodes: usize,
+    zones: &'a [&'static str],
     otlp_endpoint: &'a str,
+    log_filter: &'a str,
+    shards: u16,
     shard_participants: u32,
     /// What media nodes show each other, if they relay.
     relays: Option<Certificates>,
 }
 
+/// What a role of this number is reached by.
+struct Seat {
+    ip: Ipv4Addr,
+    namespace: Option<String>,
+}
+
 impl Common<'_> {
+    fn seat(&self, place: usize) -> Result<Seat> {
+        let Some(network) = self.network else {
+            return Ok(Seat { ip: Ipv4Addr::LOCALHOST, namespace: None });
+        };
+        let place = u8::try_from(place)?;
+        let namespace = Some(network.namespace(place));
+        Ok(Seat { ip: network.address(End::Place(place)), namespace })
+    }
+
     fn control_plane(&self, number: usize) -> Result<Role> {
         let port = free_port();
+        let seat = self.seat(self.media_nodes + number)?;
+        let region = self.zones.first().map_or("", |zone| *zone);
         let settings = format!(
-            "{}{}\n[control_plane]\nshard_participants = {}\n\
-             [control_plane.server]\naddress = \"127.0.0.1:{port}\"\n",
+            "{}{}\n[control_plane]\nregion = \"{region}\"\nshard_participants = {}\n\
+             [control_plane.server]\naddress = \"{}:{port}\"\n",
             self.registry(),
             keys(),
             self.shard_participants,
+            seat.ip,
         );
-        self.start("control-plane", number, port, &settings)
+        self.start(("control-plane", number), seat, port, &settings)
     }
 
     fn media_node(&self, number: usize) -> Result<Role> {
         let [port, udp, tcp] = std::array::from_fn(|_| free_port());
+        // The ports of further shards follow the first and may be taken.
+        let (udp, tcp) = if self.shards > 1 { (0, 0) } else { (udp, tcp) };
+        let shards = self.shards;
+        let seat = self.seat(number)?;
+        let (ip, zone) = (seat.ip, self.zones.get(number).map_or("", |zone| *zone));
         let settings = format!(
-            "{}\n[media_node]\nnode_id = \"node-{number}\"\nlisten = \"127.0.0.1:{port}\"\n\
-             udp_port = {udp}\ntcp_port = {tcp}\nadvertise_ips = [\"127.0.0.1\"]\n{}",
+            "{}\n[media_node]\nnode_id = \"node-{number}\"\nlisten = \"{ip}:{port}\"\n\
+             shards = {shards}\nzone = \"{zone}\"\nregion = \"{zone}\"\n\
+             udp_port = {udp}\ntcp_port = {tcp}\nadvertise_ips = [\"{ip}\"]\n{}",
             self.registry(),
-            self.relay(),
+            self.relay(ip),
         );
-        self.start("media-node", number, port, &settings)
+        self.start(("media-node", number), seat, port, &settings)
     }
 
     fn gateway(&self, number: usize, control_planes: &[String]) -> Result<Role> {
@@ -297,13 +375,14 @@ impl Common<'_> {
             "{}\n[gateway]\nlisten = \"127.0.0.1:{port}\"\ncontrol_plane_urls = {control_planes:?}\n",
             keys()
         );
-        self.start("gateway", number, port, &settings)
+        let seat = Seat { ip: Ipv4Addr::LOCALHOST, namespace: None };
+        self.start(("gateway", number), seat, port, &settings)
     }
 
-    fn relay(&self) -> String {
+    fn relay(&self, ip: Ipv4Addr) -> String {
         let Some(files) = &self.relays else { return String::new() };
         format!(
-            "[media_node.relay]\nlisten = \"127.0.0.1:{}\"\nserver_name = \"localhost\"\n\
+            "[media_node.relay]\nlisten = \"{ip}:{}\"\nserver_name = \"localhost\"\n\
              roots_file = {:?}\ncertificate_file = {:?}\nkey_file = {:?}\n",
             free_port(),
             files.ca,
@@ -313,27 +392,51 @@ impl Common<'_> {
     }
 
     fn registry(&self) -> String {
-        format!(
-            "[registry]\nkind = \"etcd\"\n[registry.etcd]\nendpoints = {:?}\n",
-            self.etcd.endpoints()
-        )
+        let endpoints = &self.endpoints;
+        format!("[registry]\nkind = \"etcd\"\n[registry.etcd]\nendpoints = {endpoints:?}\n")
     }
 
     /// Writes the file of settings and starts a process with it.
-    fn start(&self, role: &str, number: usize, port: u16, settings: &str) -> Result<Role> {
+    fn start(
+        &self,
+        (role, number): (&str, usize),
+        seat: Seat,
+        port: u16,
+        settings: &str,
+    ) -> Result<Role> {
         let name = format!("{role}-{number}");
         let admin_port = free_port();
+        let Seat { ip, namespace } = seat;
         let settings = format!(
-            "{settings}\n[cluster]\nsecret = \"{CLUSTER_SECRET}\"\n[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\
-             [telemetry]\notlp_endpoint = \"{}\"\n",
-            self.otlp_endpoint
+            "{settings}\n[cluster]\nsecret = \"{CLUSTER_SECRET}\"\n[admin]\nlisten = \"{ip}:{admin_port}\"\n\
+             [telemetry]\notlp_endpoint = \"{}\"\nlog_filter = \"{}\"\n",
+            self.otlp_endpoint, self.log_filter
         );
         let file = self.folder.join(format!("{name}.toml"));
         std::fs::write(&file, settings)?;
         let arguments = vec![role.to_owned(), "--config".to_owned(), file.display().to_string()];
-        let process = Process::start(self.folder, &name, &arguments)?;
-        Ok(Role { name, port, admin_port, arguments, folder: self.folder.to_owned(), process })
+        let process = Process::start_in(self.folder, &name, &arguments, namespace.as_deref())?;
+        let folder = self.folder.to_owned();
+        Ok(Role { name, port, admin_port, ip, namespace, arguments, folder, process })
     }
+}
+
+/// Where roles reach the members of etcd: on loopback, or where roles that are apart
+/// can.
+fn endpoints(
+    etcd: &EtcdCluster,
+    network: Option<&Network>,
+) -> Result<(Vec<String>, Vec<Balancer>)> {
+    let Some(network) = network else { return Ok((etcd.endpoints(), Vec::new())) };
+    let ip = network.address(ETCD);
+    let (mut endpoints, mut ways) = (Vec::new(), Vec::new());
+    for endpoint in etcd.endpoints() {
+        let port = endpoint.rsplit(':').next().context("an endpoint without a port")?;
+        let way = Balancer::start_at(ip, vec![port.parse()?])?;
+        endpoints.push(format!("http://{ip}:{}", way.port()));
+        ways.push(way);
+    }
+    Ok((endpoints, ways))
 }
 
 fn keys() -> String {

@@ -9,12 +9,16 @@ const SILENCE_MAX: u64 = 10_000;
 
 fn play(id: &str) {
     let fault = FAULTS.iter().find(|fault| fault.id == id).unwrap();
-    let start = if fault.spanning { Scene::start_spanning } else { Scene::start };
-    let mut scene = start().unwrap();
+    if let Some(obstacle) = fault.stage.obstacle() {
+        println!("skipped: {obstacle}");
+        return;
+    }
+    let mut scene = Scene::start(fault.stage).unwrap();
     let run = scene.play(fault, 1).unwrap();
     println!("{}: {run:?}", fault.title);
-    assert!(!run.hit.is_empty(), "{run:?}");
-    assert!(run.hit.iter().all(|silence| *silence < SILENCE_MAX), "{run:?}");
+    let mut touched = run.hit.iter().chain(&run.listeners).peekable();
+    assert!(touched.peek().is_some(), "{run:?}");
+    assert!(touched.all(|silence| *silence < SILENCE_MAX), "{run:?}");
     assert!(run.others.iter().all(|silence| *silence < 1_000), "{run:?}");
     assert_eq!(scene.complaints(), Vec::<String>::new());
 }

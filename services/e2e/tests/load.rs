@@ -122,15 +122,12 @@ async fn a_late_joiner_among_a_hundred_sees_a_kept_keyframe_and_asks_nobody() {
     let late = outcome.joins.late_first_keyframe.unwrap();
     println!(
         "{} late joiners among 100, first picture p50 {:.0} ms, p95 {:.0} ms, longest {:.0} ms; \
-         {} keyframe requests reached the publisher",
-        late.count, late.p50, late.p95, late.max, outcome.keyframe_requests
+         {} asked for a keyframe, {} requests reached the publisher",
+        late.count, late.p50, late.p95, late.max, outcome.video.plis, outcome.keyframe_requests
     );
     assert!(late.count >= 20, "only {} came late and saw something", late.count);
-    // Without a kept keyframe each second of joins asks for one, so eight at least. One that
-    // is cut short by a busy machine may be asked for again.
-    let asked = gauge(&dev, "headwater_pli_total{direction=\"out\"}");
-    assert!(outcome.keyframe_requests <= 1, "{} reached it", outcome.keyframe_requests);
-    assert!(asked <= 2.0, "the node asked for {asked} since it started");
+    // Without a kept keyframe each second of joins asks for one, so eight at least.
+    assert_eq!(outcome.keyframe_requests, 0, "requests that reached the publisher");
     assert!(gauge(&dev, "headwater_keyframes_replayed_total") >= 20.0);
     // 300 ms is what is wanted; a busy machine may take longer, a second keyframe interval
     // would show that nothing was kept.

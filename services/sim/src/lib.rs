@@ -4,9 +4,11 @@
 //! [`World`] is the whole of it: nodes run the real forwarding core, [`Publisher`] and
 //! [`Subscriber`] behave as libwebrtc does, [`net`] is the network between them. What must
 //! hold of every stream is checked while it runs ([`Node::violations`]); what viewers saw is
-//! in [`SubscriberReport`].
+//! in [`SubscriberReport`]. [`cluster`] is another world: a whole cluster with its control
+//! plane, without encoders and access networks.
 
 mod checks;
+pub mod cluster;
 mod datagram;
 mod mark;
 mod negotiation;

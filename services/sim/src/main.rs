@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use headwater_sim::cluster::{self, Outcome, Settings};
 use headwater_sim::plot;
 use headwater_sim::scenario::{self, Figures, Scenario};
 
@@ -11,7 +12,9 @@ const USAGE: &str = "usage: headwater-sim table [--seeds N]
        headwater-sim run NAME [--seed N]
        headwater-sim plot NAME [--seed N]
        headwater-sim list
-`plot` writes SVG.";
+       headwater-sim cluster --seed N
+       headwater-sim cluster --seeds N [--from N]
+`plot` writes SVG. `cluster --seed` prints the history of one run, `--seeds` a line for each.";
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +28,14 @@ fn main() -> io::Result<()> {
         ["plot", name] => plot_of(&mut out, &named(name)?, 1),
         ["plot", name, "--seed", seed] => plot_of(&mut out, &named(name)?, number(seed)?),
         ["list"] => list(&mut out),
+        ["cluster", "--seed", seed] => {
+            drop(out);
+            cluster_run(number(seed)?)
+        }
+        ["cluster", "--seeds", seeds] => clusters(&mut out, 1, number(seeds)?),
+        ["cluster", "--seeds", seeds, "--from", first] => {
+            clusters(&mut out, number(first)?, number(seeds)?)
+        }
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, USAGE)),
     }
 }
@@ -97,6 +108,41 @@ fn run(out: &mut impl Write, scenario: &Scenario, seed: u64) -> io::Result<()> {
     writeln!(out, "{:#?}", run.world.node(run.node).sfu().stats())?;
     writeln!(out, "violations {:?}", run.world.node(run.node).violations())?;
     writeln!(out, "trace {:016x}", run.world.trace())
+}
+
+/// One whole cluster, with its history as it happens.
+fn cluster_run(seed: u64) -> io::Result<()> {
+    let settings = Settings::of_seed(seed);
+    let outcome = cluster::run(&settings, seed, origin(), true);
+    let mut out = io::stdout().lock();
+    writeln!(out, "{settings:?}")?;
+    say_outcome(&mut out, seed, &outcome)
+}
+
+/// Many of them, and an error if anything was wrong in one.
+fn clusters(out: &mut impl Write, first: u64, seeds: u64) -> io::Result<()> {
+    let mut wrong = 0;
+    for seed in first..first.saturating_add(seeds) {
+        let outcome = cluster::run(&Settings::of_seed(seed), seed, origin(), false);
+        wrong += u64::from(!outcome.violations.is_empty());
+        say_outcome(out, seed, &outcome)?;
+    }
+    writeln!(out, "{wrong} of {seeds} seeds broke something")?;
+    if wrong == 0 { Ok(()) } else { Err(io::Error::other("a seed broke something")) }
+}
+
+fn say_outcome(out: &mut impl Write, seed: u64, outcome: &Outcome) -> io::Result<()> {
+    writeln!(
+        out,
+        "seed {seed}: {:.1} s, right after {:.1} s of peace, {} packets received, {} relayed, \
+         trace {:016x}",
+        outcome.lasted.as_secs_f64(),
+        outcome.recovered.as_secs_f64(),
+        outcome.received,
+        outcome.relayed,
+        outcome.trace,
+    )?;
+    outcome.violations.iter().try_for_each(|violation| writeln!(out, "    {violation}"))
 }
 
 fn plot_of(out: &mut impl Write, scenario: &Scenario, seed: u64) -> io::Result<()> {

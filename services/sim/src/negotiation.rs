@@ -10,9 +10,11 @@ use headwater_model::media::{
 /// Payload types of publishers; retransmissions are one above.
 pub(crate) const PUBLISHED_VIDEO: u8 = 96;
 pub(crate) const PUBLISHED_AUDIO: u8 = 111;
+pub(crate) const PUBLISHED_RED: u8 = 63;
 /// Payload types of subscribers.
 pub(crate) const SUBSCRIBED_VIDEO: u8 = 100;
 pub(crate) const SUBSCRIBED_AUDIO: u8 = 109;
+pub(crate) const SUBSCRIBED_RED: u8 = 120;
 
 /// Names of simulcast encodings, smallest first, as LiveKit clients give them.
 pub(crate) const RIDS: [&str; 3] = ["q", "h", "f"];
@@ -56,6 +58,7 @@ fn mapping(codec: Codec, payload_type: u8) -> PayloadMapping {
         nack: true,
         pli: codec.kind() == MediaKind::Video,
         transport_cc: true,
+        red_of: None,
     }
 }
 
@@ -79,28 +82,39 @@ pub(crate) fn video_publication(mid: &str, rates: &[u32], heights: &[u32]) -> Pu
     }
 }
 
-/// A microphone.
-pub(crate) fn audio_publication(mid: &str) -> Publication {
+/// RED around a publisher's Opus.
+fn red(payload_type: u8) -> PayloadMapping {
+    PayloadMapping { red_of: Some(PUBLISHED_AUDIO), ..mapping(Codec::Opus, payload_type) }
+}
+
+/// A microphone, with redundancy (RED) or without.
+pub(crate) fn audio_publication(mid: &str, with_red: bool) -> Publication {
+    let mut codecs = vec![mapping(Codec::Opus, PUBLISHED_AUDIO)];
+    codecs.extend(with_red.then(|| red(PUBLISHED_RED)));
     Publication {
         kind: MediaKind::Audio,
         mid: mid.to_owned(),
-        codecs: vec![mapping(Codec::Opus, PUBLISHED_AUDIO)],
+        codecs,
         extensions: publisher_ids(),
         encodings: vec![Encoding::default()],
     }
 }
 
 /// A subscription to sound or pictures under an SSRC; the one above it repeats pictures.
-pub(crate) fn subscription(kind: MediaKind, mid: &str, ssrc: u32) -> Subscription {
-    let (codec, payload_type) = match kind {
-        MediaKind::Audio => (Codec::Opus, SUBSCRIBED_AUDIO),
-        MediaKind::Video => (Codec::Vp8, SUBSCRIBED_VIDEO),
+/// With RED, Opus has the payload type that it has in the publisher's packets.
+pub(crate) fn subscription(kind: MediaKind, mid: &str, ssrc: u32, with_red: bool) -> Subscription {
+    let codecs = match kind {
+        MediaKind::Audio if with_red => {
+            vec![mapping(Codec::Opus, PUBLISHED_AUDIO), red(SUBSCRIBED_RED)]
+        }
+        MediaKind::Audio => vec![mapping(Codec::Opus, SUBSCRIBED_AUDIO)],
+        MediaKind::Video => vec![mapping(Codec::Vp8, SUBSCRIBED_VIDEO)],
     };
     Subscription {
         mid: mid.to_owned(),
         ssrc,
         rtx_ssrc: (kind == MediaKind::Video).then_some(ssrc + 1),
-        codecs: vec![mapping(codec, payload_type)],
+        codecs,
         extensions: subscriber_ids(),
     }
 }

@@ -14,6 +14,17 @@ pub use list::all;
 
 use crate::{Access, NodeId, PeerId, PublisherConfig, SubscriberConfig, Time, Weather, World};
 
+/// How far sound travels with redundancy (RED, RFC 2198).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redundancy {
+    /// Not at all.
+    None,
+    /// From the publisher to the node.
+    ToTheNode,
+    /// To the watched subscriber.
+    EndToEnd,
+}
+
 /// A run that has a name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
@@ -27,6 +38,8 @@ pub struct Scenario {
     pub watched: Access,
     /// Changes of the watched subscriber's way down, in order.
     pub changes: Vec<(Time, Weather)>,
+    /// How far sound travels with redundancy.
+    pub redundancy: Redundancy,
     /// Others who watch the same publisher on clear ways.
     pub others: usize,
     /// When the watched subscriber joins.
@@ -47,6 +60,7 @@ impl Scenario {
             publisher: Access::both(Weather::CLEAR.delay(5)),
             watched,
             changes: Vec::new(),
+            redundancy: Redundancy::None,
             others: 0,
             joins: Time::ZERO,
             ends: Time::from_secs(60),
@@ -67,7 +81,9 @@ impl Scenario {
     pub fn set_up(&self, seed: u64, origin: Instant) -> Run {
         let mut world = World::new(seed, origin);
         let node = world.add_node(SfuConfig::default());
-        let publisher = world.add_publisher(node, PublisherConfig::default(), self.publisher);
+        let audio_red = self.redundancy != Redundancy::None;
+        let config = PublisherConfig { audio_red, ..PublisherConfig::default() };
+        let publisher = world.add_publisher(node, config, self.publisher);
         let clear = Access::both(Weather::CLEAR.delay(5));
         let others: Vec<PeerId> = (0..self.others)
             .map(|_| {
@@ -78,7 +94,9 @@ impl Scenario {
             .collect();
         world.run_until(self.joins);
         let keyframe_requests = keyframe_requests(&world, publisher);
-        let watched = world.add_subscriber(node, SubscriberConfig::default(), self.watched);
+        let audio_red = self.redundancy == Redundancy::EndToEnd;
+        let config = SubscriberConfig { audio_red, ..SubscriberConfig::default() };
+        let watched = world.add_subscriber(node, config, self.watched);
         for (at, weather) in &self.changes {
             world.change_down(watched, *at, *weather);
         }

@@ -190,7 +190,7 @@ impl World {
         let role = Role::Publisher { publisher: Box::new(publisher), tracks: Vec::new() };
         let peer = self.add_peer(node, access, role);
         if config.audio {
-            self.publish(peer, audio_publication("0"));
+            self.publish(peer, audio_publication("0", config.audio_red));
         }
         if !config.layers.is_empty() {
             let rates: Vec<u32> = config.layers.iter().map(|layer| layer.rate).collect();
@@ -288,7 +288,11 @@ impl World {
         self.next_subscription += 1;
         let ssrc = 100_000 + 10 * key.0;
         let peer = &mut self.peers[who.0];
-        let negotiated = subscription(kind, &format!("{}", key.0), ssrc);
+        let with_red = match &peer.role {
+            Role::Subscriber { subscriber, .. } => subscriber.takes_red(),
+            Role::Publisher { .. } => false,
+        };
+        let negotiated = subscription(kind, &format!("{}", key.0), ssrc, with_red);
         let rtx_ssrc = negotiated.rtx_ssrc;
         let node = &mut self.nodes[peer.node];
         node.sfu

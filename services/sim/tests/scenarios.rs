@@ -101,6 +101,27 @@ fn at_five_percent_loss_less_than_a_percent_of_the_sound_is_missing() {
 }
 
 #[test]
+fn redundancy_makes_sound_from_far_away_whole_where_repetition_comes_too_late() {
+    let concealed = |name: &str, seed: u64| {
+        let run = named(name).run(seed, origin());
+        let figures = run.figures();
+        println!("{}\n{figures:#?}", run.replay());
+        sound(&run);
+        figures.audio_concealed
+    };
+    for seed in seeds() {
+        for (without, with) in [
+            ("loss-5-delay-100", "red-5"),
+            ("loss-10-delay-100", "red-10"),
+            ("uplink-loss-5-far", "uplink-red-5-far"),
+        ] {
+            let (without, with) = (concealed(without, seed), concealed(with, seed));
+            assert!(with < without / 3.0, "{with} % is made up, {without} % without redundancy");
+        }
+    }
+}
+
+#[test]
 fn twenty_and_thirty_percent_loss_are_lived_through() {
     each(&["loss-20", "loss-30", "uplink-loss-20"], |_, figures| {
         assert!(figures.frame_rate > 5.0);

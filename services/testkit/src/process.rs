@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,9 +44,31 @@ impl Process {
     /// # Errors
     /// If it cannot be started.
     pub fn start(folder: &Path, name: &str, arguments: &[String]) -> anyhow::Result<Self> {
+        Self::start_in(folder, name, arguments, None)
+    }
+
+    /// The same, in a network namespace if one is named.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn start_in(
+        folder: &Path,
+        name: &str,
+        arguments: &[String],
+        namespace: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log)?;
-        let mut command = Command::new(binary()?);
+        let mut command = match namespace {
+            None => Command::new(binary()?),
+            // It becomes the binary, so the process id is the binary's.
+            Some(namespace) => {
+                let ip = std::env::var_os("HEADWATER_IP").unwrap_or_else(|| "ip".into());
+                let mut command = Command::new(ip);
+                command.args(["netns", "exec", namespace]).arg(binary()?);
+                command
+            }
+        };
         // The settings of whoever runs the tests are not those of the tests.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
@@ -72,17 +94,26 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits until the admin server at `port` says that the process is ready.
+    /// Waits until the admin server at this port of loopback says that the process
+    /// is ready.
     ///
     /// # Errors
     /// If it ends or is not ready within 30 s; the error holds the end of its log.
     pub fn wait_ready(&mut self, port: u16) -> anyhow::Result<()> {
+        self.wait_ready_at((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    /// The same for an admin server anywhere.
+    ///
+    /// # Errors
+    /// See [`Self::wait_ready`].
+    pub fn wait_ready_at(&mut self, admin: SocketAddr) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} ended ({status}):\n{}", self.name, self.log_tail());
             }
-            if http_get(port, "/readyz").is_ok_and(|(status, _)| status == 200) {
+            if http_get_at(admin, "/readyz").is_ok_and(|(status, _)| status == 200) {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -203,7 +234,15 @@ pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
 /// # Errors
 /// If nobody listens or the answer is no HTTP.
 pub fn http_get(port: u16, path: &str) -> anyhow::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    http_get_at((Ipv4Addr::LOCALHOST, port).into(), path)
+}
+
+/// The same to any address, within 5 s.
+///
+/// # Errors
+/// See [`http_get`].
+pub fn http_get_at(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
     let mut answer = Vec::new();

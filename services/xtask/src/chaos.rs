@@ -17,9 +17,13 @@ pub struct Chaos {
     /// Times that each fault is played.
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// Only this fault, as in `--only node-killed`. Can be repeated; writes nothing.
+    /// Only this fault, as in `--only node-killed`. Can be repeated; writes nothing
+    /// unless it is told to merge.
     #[arg(long)]
     only: Vec<String>,
+    /// With `--only`: put the rows of these faults in the place of their old ones.
+    #[arg(long, requires = "only")]
+    merge: bool,
 }
 
 impl Chaos {
@@ -41,20 +45,54 @@ impl Chaos {
             command.args(["--only", fault]);
         }
         step("chaos", &mut command)?;
-        if self.only.is_empty() {
+        if self.only.is_empty() || self.merge {
             let file = root.join("docs/reliability.md");
             let page = std::fs::read_to_string(&file).context("read docs/reliability.md")?;
-            std::fs::write(&file, with_block(&page, &std::fs::read_to_string(table)?)?)?;
+            let table = std::fs::read_to_string(table)?;
+            std::fs::write(
+                &file,
+                with_block(&page, |old| match self.merge {
+                    true => merged(old, &table),
+                    false => table.clone(),
+                })?,
+            )?;
         }
         Ok(())
     }
 }
 
 /// The page with what is between the marks replaced.
-fn with_block(page: &str, block: &str) -> anyhow::Result<String> {
+fn with_block(page: &str, replace: impl FnOnce(&str) -> String) -> anyhow::Result<String> {
     let (before, rest) = page.split_once(BEGIN).context("the page has no mark to begin at")?;
-    let (_, after) = rest.split_once(END).context("the page has no mark to end at")?;
-    Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", block.trim()))
+    let (old, after) = rest.split_once(END).context("the page has no mark to end at")?;
+    Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", replace(old).trim()))
+}
+
+/// The old block with the rows of each fault of a new table in the place of its old
+/// ones; faults that were not there come last.
+fn merged(old: &str, table: &str) -> String {
+    let mut new: Vec<(&str, Vec<&str>)> = Vec::new();
+    for row in table.lines().skip(2) {
+        match new.iter_mut().find(|(fault, _)| *fault == fault_of(row)) {
+            Some((_, rows)) => rows.push(row),
+            None => new.push((fault_of(row), vec![row])),
+        }
+    }
+    let mut lines: Vec<&str> = Vec::new();
+    for line in old.trim().lines() {
+        match new.iter_mut().find(|(fault, _)| line.starts_with('|') && *fault == fault_of(line)) {
+            // Its first old row makes way for all new ones, the others just go.
+            Some((_, rows)) => lines.append(rows),
+            None => lines.push(line),
+        }
+    }
+    lines.extend(new.into_iter().flat_map(|(_, rows)| rows));
+    lines.join("\n")
+}
+
+/// What a row is about: its first cell.
+fn fault_of(row: &str) -> &str {
+    row.trim_start_matches('|').split('|').next().unwrap_or_default().trim()
 }
 
 #[cfg(test)]
@@ -65,7 +103,16 @@ mod tests {
     fn only_what_is_between_the_marks_is_replaced() {
         let page = format!("above\n{BEGIN}\nold\n{END}\nbelow\n");
         let expected = format!("above\n{BEGIN}\n\nnew\n\n{END}\nbelow\n");
-        assert_eq!(with_block(&page, "new\n").unwrap(), expected);
-        assert!(with_block("no marks", "new").is_err());
+        assert_eq!(with_block(&page, |_| "new\n".to_owned()).unwrap(), expected);
+        assert!(with_block("no marks", str::to_owned).is_err());
+    }
+
+    #[test]
+    fn rows_of_faults_that_were_played_take_the_place_of_their_old_ones() {
+        let old = "\nToday.\n\n| What |\n|---|\n| a | 1 |\n| b | 1 |\n| b | 2 |\n| c | 1 |\n";
+        let table = "| What |\n|---|\n| b | 3 |\n| d | 1 |\n| d | 2 |\n";
+        let expected =
+            "Today.\n\n| What |\n|---|\n| a | 1 |\n| b | 3 |\n| c | 1 |\n| d | 1 |\n| d | 2 |";
+        assert_eq!(merged(old, table), expected);
     }
 }

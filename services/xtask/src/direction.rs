@@ -59,7 +59,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("headwater-loadtest", &["model", "net", "rpc", "rtp", "transport"]),
-    ("headwater-sim", &["model", "rtp", "sfu", "transport"]),
+    (
+        "headwater-sim",
+        &["control-core", "media-node", "model", "relay", "room", "rtp", "sfu", "transport"],
+    ),
     ("headwater-testkit", &[]),
     ("headwater-e2e", &["model", "proto", "rpc", "testkit"]),
     ("headwater-xtask", &[]),

@@ -93,6 +93,12 @@ pub struct AgentLedger {
 }
 
 impl AgentLedger {
+    /// When the node reported last.
+    #[must_use]
+    pub fn reported_at(&self) -> Option<Instant> {
+        self.reported_at
+    }
+
     /// Notes that the node reported, so that what it did not report is missing.
     pub fn handle_report(&mut self, now: Instant) {
         self.reported_at = Some(now);

@@ -11,6 +11,8 @@
 //! 3. **A question unanswered.** Asked after that whether it is there, the node did
 //!    not answer.
 //!
+//! A node to which any reporting node has a link that is up is not even asked.
+//!
 //! Two nodes that only lost sight of each other fail 2: both report, neither is given
 //! up. A replica that is cut off from a healthy node fails 1: nobody else complains.
 //! A machine that stalls for a second fails 2 and mostly 3. One report of the node
@@ -87,7 +89,7 @@ impl Belief {
     /// The nodes that are to be asked now whether they are there: those against whom
     /// there are a witness and own evidence. Each once, until
     /// [`Belief::handle_answer`].
-    pub fn to_ask(&mut self, now: Instant, sight: impl Fn(&NodeId) -> Sight) -> Vec<NodeId> {
+    pub fn questions(&mut self, now: Instant, sight: impl Fn(&NodeId) -> Sight) -> Vec<NodeId> {
         let reports = |node: &NodeId| match sight(node) {
             Sight::Reported(at) => now.saturating_duration_since(at) < SILENCE_SUSPECT,
             Sight::Lost | Sight::Unknown => false,

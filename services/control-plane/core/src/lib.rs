@@ -16,6 +16,7 @@
 //! once: the registry's compare-and-swap and the epoch of a plan decide.
 //!
 //! [`Census`] says which nodes are gone and freezes when too many go at once,
+//! [`Belief`] which are to be given up before their lease runs out,
 //! [`placement`] chooses a node and a shard, [`page`] makes page tokens and
 //! [`replay`] remembers answers by request id.
 

@@ -79,9 +79,10 @@ pub enum Standing {
     Draining,
     /// Registered, but this replica has no stream to it.
     Unreachable,
-    /// Not registered, but it still answers: it keeps its rooms, takes no new ones.
+    /// Not registered, but it still answers, or another node has a link to it: it
+    /// keeps its rooms, takes no new ones.
     Unregistered,
-    /// Neither registered nor answering.
+    /// Neither registered nor answering, or given up on good evidence.
     Gone,
 }
 
@@ -123,6 +124,11 @@ pub struct NodeView {
     pub relays: bool,
     /// It reports that its process was asked to stop.
     pub leaving: bool,
+    /// It is believed to be gone although its lease lives, see
+    /// [`Belief`](crate::Belief).
+    pub given_up: bool,
+    /// Another node, which this replica reaches, has a relay link to it that is up.
+    pub vouched: bool,
     /// Rooms it reported last, each by the shards that carry it.
     pub reports: BTreeMap<RoomId, Vec<RoomReport>>,
     /// Those of `reports` that somebody is in, counted by shards.
@@ -141,7 +147,11 @@ impl NodeView {
     #[must_use]
     pub fn standing(&self) -> Standing {
         match (self.registered, self.agent) {
+            _ if self.given_up => Standing::Gone,
             (false, AgentState::Connected) => Standing::Unregistered,
+            (false, AgentState::Connecting | AgentState::Lost) if self.vouched => {
+                Standing::Unregistered
+            }
             (false, AgentState::Connecting | AgentState::Lost) => Standing::Gone,
             (true, AgentState::Lost) => Standing::Unreachable,
             (true, AgentState::Connected | AgentState::Connecting) if self.leaving => {
@@ -290,6 +300,14 @@ mod tests {
         assert_eq!(standing(false, AgentState::Connected), Standing::Unregistered);
         assert_eq!(standing(false, AgentState::Lost), Standing::Gone);
         assert_eq!(standing(false, AgentState::Connecting), Standing::Gone);
+    }
+
+    #[test]
+    fn a_node_that_another_one_is_linked_to_is_there_unless_it_was_given_up() {
+        let cut_off = NodeView { agent: AgentState::Lost, vouched: true, ..NodeView::default() };
+        assert_eq!(cut_off.standing(), Standing::Unregistered);
+        let given_up = NodeView { given_up: true, ..cut_off };
+        assert_eq!(given_up.standing(), Standing::Gone);
     }
 
     #[test]

@@ -219,6 +219,20 @@ impl State {
         self.forget_if_idle(id);
     }
 
+    /// Takes in to which nodes others have links.
+    pub fn set_vouched(&mut self, vouched: &BTreeSet<&NodeId>) {
+        for (id, node) in &mut self.observed.nodes {
+            node.vouched = vouched.contains(id);
+        }
+    }
+
+    /// Takes in which nodes are believed to be gone.
+    pub fn set_given_up(&mut self, given_up: &BTreeSet<NodeId>) {
+        for (id, node) in &mut self.observed.nodes {
+            node.given_up = given_up.contains(id);
+        }
+    }
+
     /// Takes in a node's report.
     pub fn handle_report(
         &mut self,
@@ -304,7 +318,8 @@ impl State {
 
     fn forget_if_idle(&mut self, id: &NodeId) {
         let idle = self.observed.nodes.get(id).is_some_and(|node| {
-            !node.standing().carries()
+            !node.registered
+                && !node.standing().carries()
                 && node.planned.is_empty()
                 && node.lifecycle == Lifecycle::Serve
         });

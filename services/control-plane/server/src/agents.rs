@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_control_core::{NodeLoad, Order, ReleaseReason, RoomReport};
+use headwater_control_core::{NodeLoad, Order, ReleaseReason, RoomReport, Witness};
 use headwater_model::{Epoch, NodeId, RoomId, RoomUid, ShardIndex};
 use headwater_proto::node::v1::control_request::Request;
 use headwater_proto::node::v1::{CloseReason, ControlRequest, ControlResponse, ReleaseRoom};
@@ -203,6 +203,10 @@ impl Agent {
                 message = incoming.message() => {
                     let message = message?.ok_or(Ended::ByNode)?;
                     cluster.set_leaving(&self.node, message.leaving);
+                    cluster.set_links(&self.node, &message.linked_node_ids);
+                    for lost in &message.lost_node_ids {
+                        cluster.handle_witness(lost, Witness::Node(self.node.clone()), Instant::now());
+                    }
                     let (load, reports) = read_report(message);
                     heard = tokio::time::Instant::now();
                     cluster.handle_report(&self.node, id, Instant::now(), load, reports);

@@ -2,16 +2,17 @@
 //! state behind one short lock, and a number that rises with every change.
 
 mod ask;
+mod belief;
 mod growth;
 mod planning;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use headwater_control_core::{
-    AgentLedger, AgentState, Balancer, Census, CensusConfig, Lifecycle, NodeLoad, Order, Pace,
-    RoomReport, ShardRef, State, TreeConfig,
+    AgentLedger, AgentState, Balancer, Belief, Census, CensusConfig, Lifecycle, NodeLoad, Order,
+    Pace, Plan, RoomReport, ShardRef, State, TreeConfig,
 };
 use headwater_model::{Epoch, NodeId, RoomId};
 use headwater_proto::node::v1::AssignRoom;
@@ -33,13 +34,18 @@ struct Held {
     ledgers: BTreeMap<NodeId, (StreamId, AgentLedger)>,
     streams_opened: u64,
     census: Census,
+    /// What is said of nodes whose lease lives.
+    belief: Belief,
+    /// To which nodes those have links that are up whose stream is open.
+    links: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// When somebody was last sent to a room. Pruned every second.
     granted: BTreeMap<RoomId, Instant>,
     /// Operators' orders. One for each node under one.
     orders: BTreeMap<NodeId, LifecycleRecord>,
     /// How fast draining nodes are emptied. One for each.
     paces: BTreeMap<NodeId, Pace>,
-    /// When this replica last wrote a room's plan. Pruned every second.
+    /// When this replica last wrote a room's plan, or first saw one of several shards
+    /// that another wrote. Pruned every second.
     planned_at: BTreeMap<RoomId, Instant>,
     /// Zones that were asked for and have no shard of the room yet, with how many
     /// asked and when. Pruned every second; at most [`ASKED_ROOMS_MAX`] rooms.
@@ -90,6 +96,8 @@ impl Cluster {
             ledgers: BTreeMap::new(),
             streams_opened: 0,
             census: Census::new(census),
+            belief: Belief::default(),
+            links: BTreeMap::new(),
             granted: BTreeMap::new(),
             orders: BTreeMap::new(),
             paces: BTreeMap::new(),
@@ -217,6 +225,7 @@ impl Cluster {
     ) -> StreamId {
         let mut held = self.write();
         held.census.handle_met(node);
+        held.believe_in(node);
         held.state.set_agent(node, AgentState::Connected);
         held.state.handle_report(node, load, reports);
         let mut ledger = AgentLedger::default();
@@ -237,6 +246,7 @@ impl Cluster {
             return;
         }
         held.ledgers.remove(node);
+        held.links.remove(node);
         held.state.set_agent(node, AgentState::Lost);
         held.forget_records();
         drop(held);
@@ -254,9 +264,15 @@ impl Cluster {
     ) {
         let mut held = self.write();
         let Held { state, ledgers, .. } = &mut *held;
-        if let Some((_, ledger)) = ledgers.get_mut(node).filter(|(present, _)| *present == stream) {
-            state.handle_report(node, load, reports);
-            ledger.handle_report(now);
+        let Some((_, ledger)) = ledgers.get_mut(node).filter(|(present, _)| *present == stream)
+        else {
+            return;
+        };
+        state.handle_report(node, load, reports);
+        ledger.handle_report(now);
+        if held.believe_in(node) {
+            drop(held);
+            self.changed();
         }
     }
 
@@ -322,7 +338,9 @@ impl Held {
     fn forget_records(&mut self) {
         let nodes = &self.state.observed().nodes;
         self.records.retain(|id, _| {
-            nodes.get(id).is_some_and(|view| view.standing().carries() || !view.planned.is_empty())
+            nodes.get(id).is_some_and(|view| {
+                view.registered || view.standing().carries() || !view.planned.is_empty()
+            })
         });
     }
 }
@@ -348,8 +366,24 @@ impl View<'_> {
         };
     }
 
+    /// Takes in a room's plan. Whichever replica wrote it, the elected one must not make
+    /// it smaller before those it was written for have come.
+    pub(crate) fn set_plan(&mut self, room: RoomId, plan: Plan, revision: u64) {
+        let known = self.0.state.intended().rooms().get(&room);
+        let is_new = known.is_none_or(|known| known.plan_revision != revision);
+        if is_new && plan.shards.len() > 1 {
+            self.0.planned_at.insert(room.clone(), Instant::now());
+        }
+        self.0.state.set_plan(room, plan, revision);
+    }
+
     pub(crate) fn set_node(&mut self, record: NodeRecord) {
         let facts = convert::facts_of_record(&record);
+        let known = self.0.records.get(&record.node_id);
+        if known.is_some_and(|known| known.boot_id != record.boot_id) {
+            // What was said was said of the process before.
+            self.0.believe_in(&record.node_id);
+        }
         self.0.state.set_node(record.node_id.clone(), facts);
         self.0.records.insert(record.node_id.clone(), record);
     }

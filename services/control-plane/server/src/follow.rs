@@ -102,7 +102,7 @@ fn put(view: &mut View<'_>, entry: &Entry) {
         Some(Subject::RoomPlan(room)) => {
             if let Some(record) = read::<PlanRecord>(entry) {
                 let plan = convert::plan_of_record(record);
-                view.state().set_plan(room, plan, entry.mod_revision.0);
+                view.set_plan(room, plan, entry.mod_revision.0);
             }
         }
         Some(Subject::Leader(_)) | None => {}

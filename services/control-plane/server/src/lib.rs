@@ -53,6 +53,7 @@ mod rooms;
 mod service;
 mod simulate;
 mod slice;
+mod suspects;
 mod topology;
 
 pub use config::Config;

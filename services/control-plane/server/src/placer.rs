@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use headwater_control_core::admission::{FailedNode, SeatCount, WaitReason};
 use headwater_control_core::{
-    Admission, Decision, IntendedRoom, JoinFacts, Knowledge, Plan, SeatWish, ShardRef, decide,
+    Admission, Decision, IntendedRoom, JoinFacts, Knowledge, Plan, SeatWish, ShardRef, Witness,
+    decide,
 };
 use headwater_model::{Epoch, Identity, NodeId, RoomId};
 use headwater_proto::v1;
@@ -180,6 +181,10 @@ impl Placer {
             Some(_) | None => false,
         };
         tracing::info!(node = %node, answers, "a node was blamed");
+        if !answers {
+            let now = std::time::Instant::now();
+            self.cluster.handle_witness(node.as_str(), Witness::Gateway, now);
+        }
         answers
     }
 
@@ -313,7 +318,6 @@ impl Placer {
         let writing = self.rooms.write_this_plan(&reading, plan, PlanReason::Size, join.deadline);
         match writing.await {
             Ok(Some(room)) => {
-                self.cluster.note_planned(&id, std::time::Instant::now());
                 self.written(join, room);
             }
             // Another replica was faster; what it wrote is good for this join too.

@@ -29,6 +29,7 @@ use crate::planner::{ELECTION_TTL, Planner};
 use crate::registry::Registry;
 use crate::rooms::Rooms;
 use crate::service::{ClusterApi, PlacementApi, RoomApi};
+use crate::suspects;
 
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -127,6 +128,7 @@ pub async fn start(
         registry: registry.clone(),
         metrics: metrics.clone(),
     };
+    tasks.spawn(suspects::run(Arc::clone(&cluster), agents.nodes.clone(), stop.clone()));
     tasks.spawn(agents.run(stop.clone()));
     let planner = Planner {
         cluster: Arc::clone(&cluster),

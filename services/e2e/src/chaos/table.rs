@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::{Fault, Run};
 
 /// A table in Markdown: for each fault, for those it touches and for everybody
-/// else, how many silences were measured and their p50, p99 and longest.
+/// else, how many silences were measured and their p50, p99 and longest. Faults
+/// without runs are left out.
 #[must_use]
 pub fn markdown(faults: &[&Fault], runs: &[Run]) -> String {
     let mut text = String::from(
@@ -13,11 +14,15 @@ pub fn markdown(faults: &[&Fault], runs: &[Run]) -> String {
          |---|---|---|---|---|---|---|---|\n",
     );
     for fault in faults {
-        let of = runs.iter().filter(|run| run.fault == fault.id);
-        let hit: Vec<u64> = of.clone().flat_map(|run| run.hit.iter().copied()).collect();
-        let others: Vec<u64> = of.clone().flat_map(|run| run.others.iter().copied()).collect();
-        row(&mut text, fault.title, "of rooms on it", hit, fault.hit_target);
-        row(&mut text, fault.title, "everybody else", others, fault.others_target);
+        let of = |group: fn(&Run) -> &Vec<u64>| -> Vec<u64> {
+            let of = runs.iter().filter(|run| run.fault == fault.id);
+            of.flat_map(|run| group(run).iter().copied()).collect()
+        };
+        let title = fault.title;
+        row(&mut text, title, "who join again", of(|run| &run.hit), fault.hit_target);
+        let listeners = of(|run| &run.listeners);
+        row(&mut text, title, "who stay, in rooms on it", listeners, fault.listeners_target);
+        row(&mut text, title, "everybody else", of(|run| &run.others), fault.others_target);
     }
     text
 }
@@ -52,15 +57,18 @@ mod tests {
             fault: "node-killed".to_owned(),
             run: 1,
             hit: vec![1_500, 2_500],
+            listeners: vec![500],
             others: (1..=100).collect(),
             calm_after: 3_000,
+            ..Run::default()
         };
-        let table = markdown(&[&FAULTS[0]], &[run]);
+        let table = markdown(&[&FAULTS[0], &FAULTS[1]], &[run]);
         let rows: Vec<&str> = table.lines().skip(2).collect();
         assert_eq!(
             rows,
             [
-                "| media node, kill -9 | of rooms on it | 2 | 1500 ms | 2500 ms | 2500 ms | 2000 ms | **no** |",
+                "| media node, kill -9 | who join again | 2 | 1500 ms | 2500 ms | 2500 ms | 2000 ms | **no** |",
+                "| media node, kill -9 | who stay, in rooms on it | 1 | 500 ms | 500 ms | 500 ms | 2000 ms | yes |",
                 "| media node, kill -9 | everybody else | 100 | 50 ms | 99 ms | 100 ms | 200 ms | yes |",
             ]
         );

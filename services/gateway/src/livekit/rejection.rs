@@ -11,6 +11,10 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::join_request::JoinRequestError;
 
+/// When to try a full room again: somebody must leave first, and those who wait must not
+/// ask all the time.
+const FULL_RETRY_SECONDS: u64 = 5;
+
 /// See the module. The texts are LiveKit's where it has one. SDKs tell a missing
 /// room from a missing v1 by the text of the 404.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -168,6 +172,7 @@ impl Rejection {
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Wait(after) => Some(after.as_secs().max(1)),
+            Self::RoomFull => Some(FULL_RETRY_SECONDS),
             Self::ControlPlaneUnreachable | Self::NodeUnreachable | Self::ShuttingDown => Some(1),
             _ => None,
         }

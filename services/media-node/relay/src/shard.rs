@@ -4,12 +4,12 @@
 mod attach;
 mod carry;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_model::RoomId;
 use headwater_model::media::{TrackKey, TransportKey};
+use headwater_model::{NodeId, RoomId};
 use headwater_sfu::{RelayClock, RelayPacket, Sfu};
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -91,6 +91,8 @@ pub struct ShardRelay {
     transports: FxHashMap<TransportKey, Vec<TrackKey>>,
     last_ssrc: u32,
     last_link: u32,
+    /// Rooms begun so far.
+    begun: u64,
     carriers: BTreeMap<LinkKey, Carrier>,
     wishes_at: Instant,
     /// As much as one wake-up makes: the caller takes all after each.
@@ -115,6 +117,7 @@ impl ShardRelay {
             transports: FxHashMap::default(),
             last_ssrc: 0,
             last_link: 0,
+            begun: 0,
             carriers: BTreeMap::new(),
             wishes_at: now,
             events: VecDeque::new(),
@@ -144,7 +147,14 @@ impl ShardRelay {
             room: room.clone(),
             datagram_max: DATAGRAM_MAX_UNKNOWN,
         };
-        let junction = Junction::new(config, slice, self.config.timing, now);
+        let mut junction = Junction::new(config, slice, self.config.timing, now);
+        self.begun += 1;
+        let first = self.begun << 32;
+        // It cannot fail: nothing is asked of it.
+        let _ = junction.with_state(|state| {
+            state.number_from(first);
+            Ok(())
+        });
         let index = self.junctions.insert(junction);
         self.by_room.insert(room.clone(), index);
         true
@@ -260,6 +270,20 @@ impl ShardRelay {
         reports
     }
 
+    /// Other nodes to which a link is up, at most `most` of them.
+    #[must_use]
+    pub fn linked_nodes(&self, most: usize) -> BTreeSet<NodeId> {
+        let links = self.junctions.iter().flat_map(|(_, junction)| junction.reports());
+        let mut nodes = BTreeSet::new();
+        for (peer, _, phase, _) in links {
+            let is_other = phase == Phase::Up && peer.node != self.config.me.node;
+            if is_other && nodes.len() < most && !nodes.contains(&peer.node) {
+                nodes.insert(peer.node.clone());
+            }
+        }
+        nodes
+    }
+
     /// What all links counted since the shard began, those that have ended included.
     #[must_use]
     pub fn totals(&self) -> RelayTotals {
@@ -291,7 +315,9 @@ impl ShardRelay {
             JunctionOutput::Open(peer) => match self.config.dialer.dial(&peer, self.wake.clone()) {
                 Some(pipe) => {
                     let key = self.add_carrier(now, Some(index), pipe);
-                    self.junctions[index].opened(now, key, &peer.address);
+                    if !self.junctions[index].opened(now, key, &peer.address) {
+                        self.carriers.remove(&key);
+                    }
                 }
                 None => self.junctions[index].failed(now, &peer.address),
             },
@@ -336,3 +362,6 @@ impl ShardRelay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

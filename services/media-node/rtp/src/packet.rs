@@ -30,6 +30,17 @@ impl<'a> RtpView<'a> {
     /// # Errors
     /// [`RtpError`] if it is truncated, of another version, or its padding is wrong.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, RtpError> {
+        let mut view = Self::parse_protected(bytes)?;
+        view.payload_end -= padding_len(bytes, view.payload_start)?;
+        Ok(view)
+    }
+
+    /// Parses a packet of SRTP. Its header is plain (RFC 3711 section 3.1); the payload is
+    /// all that follows, for how much of it is padding is encrypted.
+    ///
+    /// # Errors
+    /// [`RtpError`] if it is truncated or of another version.
+    pub fn parse_protected(bytes: &'a [u8]) -> Result<Self, RtpError> {
         let fixed: &[u8; RTP_HEADER_LEN] = bytes.first_chunk().ok_or(RtpError::Truncated)?;
         if fixed[0] >> 6 != 2 {
             return Err(RtpError::Version);
@@ -43,8 +54,7 @@ impl<'a> RtpView<'a> {
         if payload_start > bytes.len() {
             return Err(RtpError::Truncated);
         }
-        let payload_end = bytes.len() - padding_len(bytes, payload_start)?;
-        Ok(Self { bytes, extensions, payload_start, payload_end })
+        Ok(Self { bytes, extensions, payload_start, payload_end: bytes.len() })
     }
 
     /// Marker bit: last packet of a video frame, first of a talkspurt.
@@ -258,6 +268,19 @@ mod tests {
         assert_eq!(view.payload(), [0x80, 0x81]);
         assert_eq!(view.payload_range(), 32..34);
         assert_eq!(view.padding_len(), 0);
+    }
+
+    #[test]
+    fn the_last_byte_of_an_encrypted_packet_counts_no_padding() {
+        let mut packet = PACKET;
+        packet[0] |= PADDING_FLAG;
+        for last in [0, 1, 2, 255] {
+            packet[33] = last;
+            let view = RtpView::parse_protected(&packet).unwrap();
+            assert_eq!((view.sequence(), view.header_len(), view.payload().len()), (0x1234, 32, 2));
+        }
+        assert!(RtpView::parse(&packet).is_err());
+        assert!(RtpView::parse_protected(&packet[..30]).is_err());
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::Stream;
-use headwater_model::{Epoch, RoomId, ShardIndex};
+use headwater_model::{Epoch, NodeId, RoomId, ShardIndex};
 use headwater_proto::node::v1::control_request::Request as Order;
 use headwater_proto::node::v1::node_service_server::NodeService;
 use headwater_proto::node::v1::{
@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use crate::departure::Departure;
+use crate::neighbours::Neighbours;
 use crate::shard::{ShardCommand, ShardHandle, ShardSnapshot, ShardStopped};
 use crate::wire;
 
@@ -39,6 +40,7 @@ struct Inner {
     shards: Arc<[ShardHandle]>,
     boot_id: String,
     departure: Arc<Departure>,
+    neighbours: Arc<Neighbours>,
     /// Which shards carry a room, and since which epoch. One entry per assigned
     /// room; released rooms leave.
     shards_of_room: Mutex<BTreeMap<RoomId, BTreeMap<ShardIndex, Epoch>>>,
@@ -46,8 +48,14 @@ struct Inner {
 
 impl Control {
     /// Over these shards, by index.
-    pub fn new(shards: Arc<[ShardHandle]>, boot_id: String, departure: Arc<Departure>) -> Self {
-        let inner = Inner { shards, boot_id, departure, shards_of_room: Mutex::default() };
+    pub fn new(
+        shards: Arc<[ShardHandle]>,
+        boot_id: String,
+        departure: Arc<Departure>,
+        neighbours: Arc<Neighbours>,
+    ) -> Self {
+        let inner =
+            Inner { shards, boot_id, departure, neighbours, shards_of_room: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 }
@@ -165,12 +173,16 @@ impl Inner {
             let reports = shard.ask(|answer| ShardCommand::Report { answer }).await?;
             rooms.extend(reports.into_iter().map(|report| wire::report(report, shard.index.0)));
         }
+        let now = Instant::now();
+        let (lost, linked) = (self.neighbours.lost_by(now), self.neighbours.linked_by(now));
         let snapshots: Vec<ShardSnapshot> = self.shards.iter().map(ShardHandle::snapshot).collect();
         Ok(ControlResponse {
             boot_id: self.boot_id.clone(),
             load: Some(load(&snapshots)),
             rooms,
             leaving: self.departure.is_asked(),
+            lost_node_ids: lost.into_iter().map(NodeId::into_string).collect(),
+            linked_node_ids: linked.into_iter().map(NodeId::into_string).collect(),
         })
     }
 }
@@ -260,7 +272,8 @@ impl NodeService for Control {
     }
 }
 
-/// One agent stream: orders in, a report at once and then each second.
+/// One agent stream: orders in, a report at once, then each second and whenever a
+/// node is lost.
 async fn serve_agent(
     inner: Arc<Inner>,
     mut orders: Streaming<ControlRequest>,
@@ -270,9 +283,17 @@ async fn serve_agent(
     let _attached = inner.departure.attach();
     let mut ticks = tokio::time::interval(REPORT_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut losses = inner.neighbours.losses();
     loop {
+        // That a node is lost is told at once. The sender lives as long as `inner`.
+        let due = async {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Ok(()) = losses.changed() => {}
+            }
+        };
         tokio::select! {
-            _ = ticks.tick() => {
+            () = due => {
                 let Ok(report) = inner.report().await else { break };
                 if reports.try_send(Ok(report)).is_err() {
                     break;

@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod departure;
 mod metrics;
+mod neighbours;
 mod registration;
 mod relay;
 mod session;
@@ -96,7 +97,12 @@ pub async fn start(
     // Its own token: sessions are told first, then the server stops.
     let server_stop = CancellationToken::new();
     let departure = Arc::new(Departure::default());
-    let control = control::Control::new(Arc::clone(&shards), boot_id.clone(), departure.clone());
+    let control = control::Control::new(
+        Arc::clone(&shards),
+        boot_id.clone(),
+        departure.clone(),
+        relays.neighbours(),
+    );
     let server = serve(&config, &dependencies, &shards, control, server_stop.clone()).await?;
     let rpc_url =
         addresses::rpc_url(&config, server.address(), &addresses, dependencies.tls.is_some());

@@ -1,12 +1,14 @@
 //! Links between nodes: where this one takes them, and who it is to others.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::Context;
 use headwater_model::{NodeId, ShardIndex};
 use headwater_relay::{QuicConfig, QuicLinks, ShardAddress, Switchboard};
 
 use crate::config::{Config, RelayConfig};
+use crate::neighbours::Neighbours;
 use crate::shard::RelayWiring;
 
 /// What the shards of a node share to reach others.
@@ -15,6 +17,7 @@ pub struct Relays {
     boot: u64,
     switchboard: Switchboard,
     quic: Option<QuicLinks>,
+    neighbours: Arc<Neighbours>,
     /// Where other nodes reach this one.
     pub address: Option<SocketAddr>,
 }
@@ -34,7 +37,14 @@ impl Relays {
             let ip = if bound.ip().is_unspecified() { *addresses.first()? } else { bound.ip() };
             Some(SocketAddr::new(ip, bound.port()))
         });
-        Ok(Self { node, boot: rand::random(), switchboard, quic, address })
+        Ok(Self {
+            node,
+            boot: rand::random(),
+            switchboard,
+            quic,
+            neighbours: Arc::default(),
+            address,
+        })
     }
 
     /// How a shard of this node reaches others.
@@ -45,7 +55,14 @@ impl Relays {
             boot: self.boot,
             switchboard: self.switchboard.clone(),
             quic: self.quic.clone(),
+            neighbours: self.neighbours(),
         }
+    }
+
+    /// What links tell of other nodes.
+    #[must_use]
+    pub fn neighbours(&self) -> Arc<Neighbours> {
+        Arc::clone(&self.neighbours)
     }
 
     /// Ends all links to other nodes.

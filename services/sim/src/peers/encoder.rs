@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use headwater_rtp::red::{self, RedundantBlock};
 use headwater_rtp::vp8::{PictureId, TemporalLayer, Vp8Descriptor};
 
 use crate::mark::Mark;
+use crate::negotiation::PUBLISHED_AUDIO;
 use crate::{Random, Time};
 
 /// Bytes of payload of one packet at most, as libwebrtc leaves room for headers.
@@ -188,17 +190,23 @@ pub(crate) struct AudioEncoder {
     pub(crate) sequence: u16,
     pub(crate) timestamp_base: u32,
     packet: u32,
+    /// Packets are RED, with the one before each in it.
+    is_red: bool,
+    /// The last packet without redundancy, and its timestamp.
+    last: Option<(u32, Vec<u8>)>,
 }
 
 impl AudioEncoder {
     pub(crate) const INTERVAL: Duration = Duration::from_millis(20);
 
-    pub(crate) fn new(index: usize, random: &mut Random) -> Self {
+    pub(crate) fn new(index: usize, is_red: bool, random: &mut Random) -> Self {
         Self {
             index,
             sequence: random.below(0x8000) as u16,
             timestamp_base: random.next_u64() as u32,
             packet: 0,
+            is_red,
+            last: None,
         }
     }
 
@@ -223,6 +231,22 @@ impl AudioEncoder {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
         let timestamp = self.timestamp(now);
+        let payload = if self.is_red { self.with_redundancy(timestamp, payload) } else { payload };
         Planned { encoder: self.index, sequence, timestamp, marker: false, payload, repeat: false }
+    }
+
+    /// As libwebrtc does: the last packet in front of this one.
+    fn with_redundancy(&mut self, timestamp: u32, payload: Vec<u8>) -> Vec<u8> {
+        let last = self.last.replace((timestamp, payload.clone()));
+        let block = last.as_ref().map(|(before, content)| RedundantBlock {
+            payload_type: PUBLISHED_AUDIO,
+            timestamp_offset: timestamp.wrapping_sub(*before) as u16,
+            payload: content,
+        });
+        let mut buffer = vec![0; 300];
+        let len = red::write(block.as_slice(), (PUBLISHED_AUDIO, &payload), &mut buffer)
+            .expect("two packets of 100 bytes at most, 20 ms apart, fit");
+        buffer.truncate(len);
+        buffer
     }
 }

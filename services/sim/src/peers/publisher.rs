@@ -11,7 +11,7 @@ use headwater_rtp::{NtpTime, RtpHeader, rtx};
 
 use super::encoder::{AudioEncoder, Planned, VideoEncoder};
 use super::estimator::Estimator;
-use crate::negotiation::{PUBLISHED_AUDIO, PUBLISHED_VIDEO, RIDS, publisher_ids};
+use crate::negotiation::{PUBLISHED_AUDIO, PUBLISHED_RED, PUBLISHED_VIDEO, RIDS, publisher_ids};
 use crate::{Datagram, Random, Time};
 
 /// Packets of one encoding that can be repeated: about ten seconds of the largest.
@@ -43,6 +43,8 @@ pub struct PublisherConfig {
     pub frame_rate: u32,
     /// There is a microphone.
     pub audio: bool,
+    /// Each packet of sound has the one before it in it (RED).
+    pub audio_red: bool,
 }
 
 impl Default for PublisherConfig {
@@ -56,6 +58,7 @@ impl Default for PublisherConfig {
             ],
             frame_rate: 30,
             audio: true,
+            audio_red: false,
         }
     }
 }
@@ -110,7 +113,8 @@ impl Publisher {
             .enumerate()
             .map(|(index, layer)| VideoEncoder::new(index, u64::from(layer.rate), &mut random))
             .collect();
-        let audio = config.audio.then(|| AudioEncoder::new(video.len(), &mut random));
+        let audio =
+            config.audio.then(|| AudioEncoder::new(video.len(), config.audio_red, &mut random));
         let count = video.len() + usize::from(audio.is_some());
         let streams = (0..count)
             .map(|_| Stream {
@@ -347,7 +351,11 @@ impl Publisher {
         if !is_video {
             add(HeaderExtension::AudioLevel, &level[..]);
         }
-        let payload_type = if is_video { PUBLISHED_VIDEO } else { PUBLISHED_AUDIO };
+        let payload_type = match (is_video, self.config.audio_red) {
+            (true, _) => PUBLISHED_VIDEO,
+            (false, true) => PUBLISHED_RED,
+            (false, false) => PUBLISHED_AUDIO,
+        };
         let mut header = RtpHeader {
             payload_type,
             marker: planned.marker,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use headwater_model::media::{ExtensionIds, HeaderExtension, MediaKind};
 use headwater_rtp::extension::parse_transport_cc;
+use headwater_rtp::red::RedPayload;
 use headwater_rtp::rtcp::{Compound, CompoundWriter, ReportBlock, RtcpPacket};
 use headwater_rtp::{RtpView, rtx};
 
@@ -14,7 +15,7 @@ use super::decoder::{Decoder, VideoPacket, VideoReport};
 use super::feedback::FeedbackLog;
 use super::missing::MissingList;
 use super::reception::Reception;
-use crate::negotiation::subscriber_ids;
+use crate::negotiation::{SUBSCRIBED_RED, subscriber_ids};
 use crate::{Datagram, Time};
 
 const REPORT_INTERVAL: Duration = Duration::from_millis(1_000);
@@ -30,11 +31,18 @@ pub struct SubscriberConfig {
     pub transport_feedback: bool,
     /// It asks for lost sound.
     pub audio_nack: bool,
+    /// It takes sound with redundancy (RED).
+    pub audio_red: bool,
 }
 
 impl Default for SubscriberConfig {
     fn default() -> Self {
-        Self { assumed_rtt: Duration::from_millis(100), transport_feedback: true, audio_nack: true }
+        Self {
+            assumed_rtt: Duration::from_millis(100),
+            transport_feedback: true,
+            audio_nack: true,
+            audio_red: false,
+        }
     }
 }
 
@@ -107,6 +115,11 @@ impl Subscriber {
             out: VecDeque::new(),
             report: SubscriberReport::default(),
         }
+    }
+
+    /// It takes sound with redundancy.
+    pub(crate) fn takes_red(&self) -> bool {
+        self.config.audio_red
     }
 
     pub(crate) fn watch(&mut self, watched: Watched) {
@@ -324,7 +337,27 @@ impl Stream {
                     decoder.handle(now, VideoPacket { sequence, timestamp, marker, payload });
                 }
             }
+            Sink::Audio(listener) if view.payload_type() == SUBSCRIBED_RED => {
+                take_blocks(listener, now, (sequence, timestamp), payload);
+            }
             Sink::Audio(listener) => listener.handle(now, sequence, timestamp, payload),
         }
+    }
+}
+
+/// Hears a packet and what is in it of those before.
+fn take_blocks(
+    listener: &mut Listener,
+    now: Time,
+    (sequence, timestamp): (u64, u32),
+    payload: &[u8],
+) {
+    let Ok(red) = RedPayload::parse(payload) else { return };
+    listener.handle(now, sequence, timestamp, red.primary());
+    let blocks = red.redundant();
+    let backs = (1..=blocks.len() as u64).rev();
+    for (back, block) in backs.zip(blocks) {
+        let before = timestamp.wrapping_sub(u32::from(block.timestamp_offset));
+        listener.handle(now, sequence.saturating_sub(back), before, block.payload);
     }
 }

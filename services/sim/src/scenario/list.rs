@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Scenario;
+use super::{Redundancy, Scenario};
 use crate::{Access, Loss, Order, Time, Weather};
 
 /// The way to a subscriber not far away, without trouble.
@@ -13,6 +13,7 @@ const NEAR: Weather = Weather::CLEAR.delay(20);
 pub fn all() -> Vec<Scenario> {
     let mut list = losses();
     list.extend(distances());
+    list.extend(redundancy());
     list.extend(disorder());
     list.extend(narrow());
     list.extend(company());
@@ -58,6 +59,34 @@ fn distances() -> Vec<Scenario> {
             "5 % loss, 200 ms each way",
             Weather::CLEAR.delay(200).loss_percent(5.0),
         ),
+    ]
+}
+
+/// Sound from far away over lossy ways, with redundancy and without. Without it and 5 %
+/// loss there is a run among the distances.
+fn redundancy() -> Vec<Scenario> {
+    let far = Weather::CLEAR.delay(100);
+    let to_the_node = Scenario {
+        publisher: Access::both(far.loss_percent(5.0)),
+        ..both("uplink-loss-5-far", "5 % loss, 100 ms each way at the publisher", NEAR)
+    };
+    vec![
+        Scenario {
+            redundancy: Redundancy::EndToEnd,
+            ..both("red-5", "5 % loss, 100 ms each way, RED", far.loss_percent(5.0))
+        },
+        both("loss-10-delay-100", "10 % loss, 100 ms each way", far.loss_percent(10.0)),
+        Scenario {
+            redundancy: Redundancy::EndToEnd,
+            ..both("red-10", "10 % loss, 100 ms each way, RED", far.loss_percent(10.0))
+        },
+        to_the_node.clone(),
+        Scenario {
+            name: "uplink-red-5-far",
+            about: "5 % loss, 100 ms each way at the publisher, RED to the node",
+            redundancy: Redundancy::ToTheNode,
+            ..to_the_node
+        },
     ]
 }
 

@@ -1,3 +1,5 @@
+//! When a node that others miss is given up, and when not.
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,9 +40,9 @@ impl World {
         self.belief.handle_witness(self.now, &node(suspect), Witness::Node(node(witness)));
     }
 
-    fn to_ask(&mut self) -> Vec<NodeId> {
+    fn questions(&mut self) -> Vec<NodeId> {
         let sights = self.sights.clone();
-        self.belief.to_ask(self.now, |node| sights.get(node).copied().unwrap_or(Sight::Unknown))
+        self.belief.questions(self.now, |node| sights.get(node).copied().unwrap_or(Sight::Unknown))
     }
 }
 
@@ -48,16 +50,16 @@ impl World {
 fn a_killed_node_is_given_up_on_a_neighbours_word_a_broken_stream_and_no_answer() {
     let mut world = World::new();
     world.sights.insert(node("a"), Sight::Lost);
-    assert!(world.to_ask().is_empty(), "a broken stream alone is no reason");
+    assert!(world.questions().is_empty(), "a broken stream alone is no reason");
     world.accuse("a", "b");
-    assert_eq!(world.to_ask(), [node("a")]);
-    assert!(world.to_ask().is_empty(), "it is asked once at a time");
+    assert_eq!(world.questions(), [node("a")]);
+    assert!(world.questions().is_empty(), "it is asked once at a time");
     assert!(world.belief.given_up().is_empty());
     assert!(world.belief.handle_answer(&node("a"), false));
     assert_eq!(world.belief.given_up(), [node("a")].into());
     // It stays so until it reports again, whoever still complains.
     world.pass(60 * SECOND, &["b", "c"]);
-    assert!(world.to_ask().is_empty());
+    assert!(world.questions().is_empty());
     assert_eq!(world.belief.given_up(), [node("a")].into());
     assert!(world.belief.handle_report(&node("a")));
     assert!(world.belief.given_up().is_empty());
@@ -74,7 +76,7 @@ fn no_number_of_neighbours_gives_up_a_node_that_reports() {
         world.accuse("b", "a");
         world.accuse("c", "a");
         world.belief.handle_witness(world.now, &node("a"), Witness::Gateway);
-        assert!(world.to_ask().is_empty());
+        assert!(world.questions().is_empty());
     }
 }
 
@@ -84,7 +86,7 @@ fn a_replica_cut_off_from_a_node_gives_nothing_up_on_its_own() {
     world.sights.insert(node("a"), Sight::Lost);
     for _ in 0..30 {
         world.pass(SECOND, &["b", "c"]);
-        assert!(world.to_ask().is_empty());
+        assert!(world.questions().is_empty());
     }
 }
 
@@ -96,10 +98,10 @@ fn who_is_cut_off_from_everything_is_no_witness() {
         world.sights.insert(node(name), Sight::Lost);
     }
     world.accuse("b", "a");
-    assert!(world.to_ask().is_empty());
+    assert!(world.questions().is_empty());
     // Nobody is a witness against itself.
     world.accuse("b", "b");
-    assert!(world.to_ask().is_empty());
+    assert!(world.questions().is_empty());
 }
 
 #[test]
@@ -107,10 +109,10 @@ fn a_frozen_node_is_asked_only_after_two_missing_reports() {
     let mut world = World::new();
     world.pass(SECOND, &["b", "c"]);
     world.accuse("a", "b");
-    assert!(world.to_ask().is_empty(), "a second is a stall, not a death");
+    assert!(world.questions().is_empty(), "a second is a stall, not a death");
     world.pass(SECOND, &["b", "c"]);
     world.accuse("a", "b");
-    assert_eq!(world.to_ask(), [node("a")]);
+    assert_eq!(world.questions(), [node("a")]);
 }
 
 #[test]
@@ -118,11 +120,11 @@ fn an_answer_clears_a_node_until_somebody_complains_anew() {
     let mut world = World::new();
     world.sights.insert(node("a"), Sight::Lost);
     world.accuse("a", "b");
-    assert_eq!(world.to_ask(), [node("a")]);
+    assert_eq!(world.questions(), [node("a")]);
     assert!(!world.belief.handle_answer(&node("a"), true));
-    assert!(world.to_ask().is_empty());
+    assert!(world.questions().is_empty());
     world.accuse("a", "b");
-    assert_eq!(world.to_ask(), [node("a")]);
+    assert_eq!(world.questions(), [node("a")]);
     // A report while it is asked weighs more than the missing answer.
     world.belief.handle_report(&node("a"));
     assert!(!world.belief.handle_answer(&node("a"), false));
@@ -135,7 +137,7 @@ fn words_grow_old_and_do_not_add_up_without_bound() {
     world.accuse("a", "b");
     world.pass(WITNESS_HOLDS, &["b", "c"]);
     world.sights.insert(node("a"), Sight::Lost);
-    assert!(world.to_ask().is_empty());
+    assert!(world.questions().is_empty());
     assert!(world.belief.cases.is_empty(), "what is old is forgotten");
     for number in 0..100 {
         world.accuse("a", &format!("n{number}"));

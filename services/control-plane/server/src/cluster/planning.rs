@@ -39,9 +39,7 @@ impl Cluster {
         }
         held.asked.retain(|_, zones| !zones.is_empty());
         held.forget_growth(now);
-        let present = held.state.observed().present();
-        let named = held.state.intended().nodes_named();
-        held.census.handle_count(now, present, &named);
+        held.count(now);
         held.set_gauges(metrics);
         held.stale_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
@@ -54,7 +52,8 @@ impl Cluster {
             return Planned::default();
         }
         let moves = held.allowances(now, wall);
-        let gone: BTreeSet<NodeId> = held.census.gone(now);
+        let mut gone: BTreeSet<NodeId> = held.census.gone(now);
+        gone.append(&mut held.belief.given_up());
         let younger = |than: Duration| -> BTreeSet<RoomId> {
             let young = held.planned_at.iter();
             young

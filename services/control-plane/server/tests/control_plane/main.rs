@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod belief;
 mod drain;
 mod grants;
 mod growth;

@@ -113,13 +113,15 @@ impl Junction {
     }
 
     /// The shell opened a way to a shard, or began to: hello goes over it. If that
-    /// comes to nothing, [`Junction::broken`] is to be called.
-    pub fn opened(&mut self, now: Instant, key: LinkKey, peer: &ShardAddress) {
+    /// comes to nothing, [`Junction::broken`] is to be called. `false` if nobody wants
+    /// the way any more: let go of it.
+    pub fn opened(&mut self, now: Instant, key: LinkKey, peer: &ShardAddress) -> bool {
         let hello = self.hello(peer);
-        let Some(upstream) = self.asked(peer) else { return };
+        let Some(upstream) = self.asked(peer) else { return false };
         upstream.way = Way::Link(key);
         let link = Link::open(key, &hello, self.config.datagram_max, now);
         self.links.insert(key, link);
+        true
     }
 
     /// The shell could not open a way to a shard.

@@ -101,8 +101,10 @@ impl RoomState {
                 );
                 if last {
                     let claimed = known.claimed.take().unwrap_or_default();
-                    known.number = number;
+                    // A claim that was wanted twice must not bring back what was taken.
+                    known.number = if known.confirmed { known.number.max(number) } else { number };
                     known.confirmed = true;
+                    let number = known.number;
                     self.take_claim(owner, claimed);
                     self.answer(owner, StateMessage::Ack { owner, number });
                 }
@@ -219,11 +221,13 @@ impl RoomState {
         self.version = version;
         let event = match &change {
             Change::Put(key, entry) => {
-                if self.is_lost_to(key, entry) && self.own.remove(key).is_some() {
+                let lost = self.is_lost_to(key, entry) && self.own.remove(key).is_some();
+                if lost {
                     self.outputs.push_back(StateOutput::Event(StateEvent::Lost(key.clone())));
                 }
                 let before = self.entries.insert(key.clone(), entry.clone());
-                (before.as_ref() != Some(entry))
+                // Who lost its own hears whose it is, though it may have heard before.
+                (lost || before.as_ref() != Some(entry))
                     .then(|| StateEvent::Put(key.clone(), entry.clone()))
             }
             Change::Remove(key) => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use headwater_model::Epoch;
 
 use super::entry::{Change, Entry, EntryKey, Owner};
-use super::message::{BATCH_BYTES, BATCH_MAX, StateMessage};
+use super::message::{BATCH_BYTES, BATCH_MAX, Operation, StateMessage};
 use super::room_state::{ENTRIES_MAX, RoomState, StateEvent, StateOutput};
 use crate::link::LinkKey;
 
@@ -141,14 +141,13 @@ impl RoomState {
         }));
     }
 
-    /// Says to the home all that this shard owns. Of what was asked before only data
-    /// messages are not in it; they are asked for again behind it.
+    /// Says to the home all that this shard owns, and asks again for what was not
+    /// acknowledged. It keeps its numbers, so that a home that wanted the claim twice, or
+    /// took some of it before, does nothing twice. What was asked of an entry is asked as
+    /// the entry is now: its past would undo the claim.
     pub(super) fn claim(&mut self) {
-        let posts: Vec<_> = std::mem::take(&mut self.pending)
-            .into_iter()
-            .filter(|request| matches!(request.operation, super::Operation::Post(_)))
-            .collect();
-        let (owner, number) = (self.me, self.last_number);
+        let owner = self.me;
+        let number = self.pending.front().map_or(self.last_number, |first| first.number - 1);
         let entries: Vec<_> = self
             .own
             .iter()
@@ -166,11 +165,17 @@ impl RoomState {
                 entries,
             }));
         }
-        for mut request in posts {
-            self.last_number += 1;
-            request.number = self.last_number;
-            self.pending.push_back(request.clone());
-            self.outputs.push_back(StateOutput::Up(StateMessage::Request(request)));
+        for request in &mut self.pending {
+            if let Operation::Put { key, .. } | Operation::Remove(key) = &request.operation {
+                let key = key.clone();
+                request.operation = match self.own.get(&key) {
+                    Some((incarnation, value)) => {
+                        Operation::Put { key, incarnation: *incarnation, value: Arc::clone(value) }
+                    }
+                    None => Operation::Remove(key),
+                };
+            }
+            self.outputs.push_back(StateOutput::Up(StateMessage::Request(request.clone())));
         }
     }
 

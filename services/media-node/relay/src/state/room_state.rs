@@ -181,6 +181,12 @@ impl RoomState {
         }
     }
 
+    /// Its requests are numbered from here on: above all those of an earlier state of the
+    /// same room in the same process, which a home may still know.
+    pub(crate) fn number_from(&mut self, number: u64) {
+        self.last_number = number;
+    }
+
     /// Takes the role that a plan of a higher epoch gives.
     pub fn set_role(&mut self, now: Instant, epoch: Epoch, is_home: bool) {
         match (self.home.is_some(), is_home) {
@@ -222,6 +228,10 @@ impl RoomState {
     pub fn remove(&mut self, key: EntryKey) -> Result<(), StateError> {
         self.check_room()?;
         if self.own.remove(&key).is_some() {
+            // Another shard's stood behind it all the time.
+            let theirs = self.entries.get(&key).filter(|entry| entry.owner != self.me).cloned();
+            let event = theirs.map(|entry| StateEvent::Put(key.clone(), entry));
+            self.outputs.extend(event.map(StateOutput::Event));
             self.ask(Operation::Remove(key));
         }
         Ok(())

@@ -61,6 +61,86 @@ fn exchange(now: Instant, home: &mut RoomState, follower: &mut RoomState) {
     }
 }
 
+/// A home that is new wants a claim for each thing that it hears of a shard it does not
+/// know: then all of these wants are on their way before the first claim is.
+#[test]
+fn a_message_comes_once_however_often_the_home_wants_a_claim() {
+    let now = start();
+    let mut home = RoomState::new(owner(100), Epoch(2), true, Timing::default(), now);
+    let mut follower = RoomState::new(owner(101), Epoch(2), false, Timing::default(), now);
+    follower.put(key(1), 1, value(101, 1)).unwrap();
+    for payload in [&b"first"[..], b"second"] {
+        let payload = payload.into();
+        let post = Post { sender: "ada".into(), destinations: Vec::new(), payload };
+        follower.post(now, post).unwrap();
+        follower.put(key(1), 2, value(101, 2)).unwrap();
+    }
+    follower.upstream_changed(now);
+    let mut said = Vec::new();
+    let mut posted = Vec::new();
+    for _ in 0..20 {
+        while let Some(output) = follower.poll_output() {
+            if let StateOutput::Up(message) = output {
+                home.handle_up(now, FOLLOWER, message);
+            }
+        }
+        while let Some(output) = home.poll_output() {
+            match output {
+                StateOutput::DownAll(message) | StateOutput::Down(FOLLOWER, message) => {
+                    said.push(message);
+                }
+                StateOutput::Event(StateEvent::Posted(_, post)) => posted.push(post.payload),
+                _ => {}
+            }
+        }
+        // All that the home said arrives at once.
+        said.drain(..).for_each(|message| follower.handle_down(now, message));
+    }
+    assert_eq!(posted, [Arc::from(&b"first"[..]), Arc::from(&b"second"[..])]);
+    assert_eq!(held(&home), BTreeMap::from([("p1".to_owned(), (owner(101), 2))]));
+    assert_eq!(held(&follower), held(&home));
+}
+
+/// An entry that stands behind one of this shard's own is heard of when that goes.
+#[test]
+fn who_lets_go_of_its_own_hears_of_the_one_behind_it() {
+    let now = start();
+    let entry = Entry { owner: owner(3), incarnation: 9, value: value(3, 9) };
+    let snapshot = |epoch| StateMessage::Snapshot {
+        epoch: Epoch(epoch),
+        version: 4,
+        first: true,
+        last: true,
+        entries: vec![(key(1), entry.clone())],
+    };
+    let events = |state: &mut RoomState| {
+        let outputs = std::iter::from_fn(|| state.poll_output());
+        outputs
+            .filter_map(|output| match output {
+                StateOutput::Event(event) => Some(event),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    let put = StateEvent::Put(key(1), entry.clone());
+
+    let mut state = RoomState::new(owner(2), Epoch(1), false, Timing::default(), now);
+    state.put(key(1), 5, value(2, 5)).unwrap();
+    state.handle_down(now, snapshot(2));
+    let heard = events(&mut state);
+    assert_eq!(heard, std::slice::from_ref(&put), "a new home may not have confirmed it yet");
+    state.remove(key(1)).unwrap();
+    assert_eq!(events(&mut state), std::slice::from_ref(&put));
+
+    let mut state = RoomState::new(owner(2), Epoch(1), false, Timing::default(), now);
+    state.put(key(1), 5, value(2, 5)).unwrap();
+    state.handle_down(now, snapshot(2));
+    events(&mut state);
+    let changes = vec![Change::Put(key(1), entry.clone())];
+    state.handle_down(now, StateMessage::Changes { epoch: Epoch(2), version: 5, changes });
+    assert_eq!(events(&mut state), [StateEvent::Lost(key(1)), put]);
+}
+
 fn held(state: &RoomState) -> BTreeMap<String, (Owner, u64)> {
     let entries = state.entries();
     entries.map(|(key, entry)| (key.id.to_string(), (entry.owner, entry.incarnation))).collect()

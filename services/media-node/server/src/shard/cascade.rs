@@ -15,6 +15,7 @@ use headwater_sfu::Sfu;
 use tracing::{debug, info, warn};
 
 use super::media::Media;
+use crate::neighbours::{NODES_MAX, Neighbours};
 use crate::wire::Part;
 use crate::wire::relayed::{self, Relayed};
 
@@ -32,6 +33,8 @@ pub struct RelayWiring {
     pub switchboard: Switchboard,
     /// Other nodes. Absent where there are none.
     pub quic: Option<QuicLinks>,
+    /// Where lost links are noted.
+    pub neighbours: Arc<Neighbours>,
 }
 
 /// The relay links of a shard.
@@ -41,15 +44,17 @@ pub struct Cascade {
     me: Owner,
     /// Somebody subscribed since links were last told what is wanted.
     pub subscribed: bool,
+    neighbours: Arc<Neighbours>,
 }
 
 impl Cascade {
     /// A shard that others can reach from now on.
     pub(super) fn wired(wiring: RelayWiring, waker: headwater_net::Waker, now: Instant) -> Self {
-        let RelayWiring { me, boot, switchboard, quic } = wiring;
+        let RelayWiring { me, boot, switchboard, quic, neighbours } = wiring;
         let inbox = Inbox::new(Wake::new(move || waker.wake()));
         switchboard.register(me.clone(), Arc::clone(&inbox));
-        Self::new((me, boot), Box::new(Wiring { switchboard, quic }), inbox, now)
+        let dialer = Box::new(Wiring { switchboard, quic });
+        Self { neighbours, ..Self::new((me, boot), dialer, inbox, now) }
     }
 
     /// A shard with this process's identity that opens links by `dialer` and takes
@@ -63,7 +68,17 @@ impl Cascade {
     ) -> Self {
         let owner = Owner { shard: me.tag(), boot };
         let config = ShardRelayConfig { me, boot, dialer, inbox, timing: Timing::default() };
-        Self { relay: ShardRelay::new(config, now), me: owner, subscribed: false }
+        Self {
+            relay: ShardRelay::new(config, now),
+            me: owner,
+            subscribed: false,
+            neighbours: Arc::default(),
+        }
+    }
+
+    /// Notes to which other nodes links are up.
+    pub fn note_links(&self, now: Instant) {
+        self.neighbours.note_links(now, self.relay.linked_nodes(NODES_MAX));
     }
 
     fn with_state(
@@ -163,14 +178,14 @@ impl Cascade {
         let mut any = false;
         while let Some((room, event)) = self.relay.poll_event() {
             any = true;
-            if let Some(event) = self.remote_event(&room, event) {
+            if let Some(event) = self.remote_event(now, &room, event) {
                 rooms.handle_remote(now, &room, event);
             }
         }
         any
     }
 
-    fn remote_event(&self, room: &RoomId, event: RelayEvent) -> Option<RemoteEvent> {
+    fn remote_event(&self, now: Instant, room: &RoomId, event: RelayEvent) -> Option<RemoteEvent> {
         match event {
             RelayEvent::TrackAppeared(info) | RelayEvent::TrackRenewed(info) => {
                 let TrackInfo { track: uid, publication, .. } = *info;
@@ -180,10 +195,12 @@ impl Cascade {
             RelayEvent::Wanted(track, encodings) => Some(RemoteEvent::Wanted { track, encodings }),
             RelayEvent::State(event) => self.state_event(room, event),
             RelayEvent::LinkUp(peer, side) => {
+                self.neighbours.note_up(&peer.node);
                 info!(%room, node = %peer.node, shard = %peer.shard, ?side, "relay link is up");
                 None
             }
             RelayEvent::LinkEnded(peer, side, end) => {
+                self.neighbours.note_end(now, &peer.node, end);
                 info!(%room, node = %peer.node, shard = %peer.shard, ?side, ?end, "relay link ended");
                 None
             }

@@ -45,6 +45,7 @@ impl World {
             boot: 1,
             switchboard: Switchboard::default(),
             quic: None,
+            neighbours: Arc::default(),
         })
     }
 

@@ -217,6 +217,7 @@ impl Worker {
                 let _ = answer.send(rooms.list_participants(&room));
             }
             ShardCommand::Report { answer } => {
+                self.media.cascade.note_links(now);
                 let _ = answer.send(rooms.reports(now));
             }
             ShardCommand::Stop { reason } => self.stop(now, reason),

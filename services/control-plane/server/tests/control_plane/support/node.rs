@@ -53,6 +53,10 @@ pub struct Memory {
     pub relay_address: Option<SocketAddr>,
     /// It says that it is about to stop.
     pub leaving: bool,
+    /// Nodes whose relay links it says went silent.
+    pub lost: Vec<String>,
+    /// Nodes to which it says a relay link is up.
+    pub linked: Vec<String>,
     /// `traceparent` of every call that listed participants.
     pub traceparents: Vec<String>,
 }
@@ -116,6 +120,8 @@ impl Memory {
             }),
             rooms: rooms.collect(),
             leaving: self.leaving,
+            lost_node_ids: self.lost.clone(),
+            linked_node_ids: self.linked.clone(),
         }
     }
 }

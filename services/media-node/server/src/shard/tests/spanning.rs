@@ -69,7 +69,13 @@ impl Site {
             seed: [node.as_bytes()[0].wrapping_add(shard as u8); 32],
             wall_clock: Duration::from_secs(1_700_000_000),
             metrics: Arc::clone(Metrics::new().node()),
-            relay: RelayWiring { me: me.clone(), boot: 7, switchboard: switchboard.clone(), quic },
+            relay: RelayWiring {
+                me: me.clone(),
+                boot: 7,
+                switchboard: switchboard.clone(),
+                quic,
+                neighbours: Arc::default(),
+            },
         };
         let (handle, _) = spawn(config, ports).unwrap();
         Self { me, handle, fingerprint, relay_address }
