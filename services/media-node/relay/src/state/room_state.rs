@@ -28,6 +28,11 @@ const OWNERS_MAX: usize = 4_096;
 /// thousand chatting viewers has its limit in how many can be read.
 const POSTS_PER_SECOND: f64 = 200.0;
 const POSTS_AT_ONCE: f64 = 400.0;
+/// Reliable messages that wait for their turn: a file that somebody sends at once. Each
+/// has at most [`super::message::POST_MAX`] bytes; further ones are refused.
+const HELD_MAX: usize = 1_024;
+/// How long they wait before it is looked for their turn.
+const HELD_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
@@ -132,6 +137,9 @@ pub struct RoomState {
     /// Highest flood of each shard. At most [`OWNERS_MAX`].
     floods: BTreeMap<Owner, u64>,
     bucket: Bucket,
+    /// Reliable messages beyond what the bucket gave. At most [`HELD_MAX`].
+    held: VecDeque<Post>,
+    held_at: Option<Instant>,
     own_audience: Audience,
     audiences: BTreeMap<LinkKey, Audience>,
     told_audience: Audience,
@@ -167,6 +175,8 @@ impl RoomState {
             last_flood: 0,
             floods: BTreeMap::new(),
             bucket: Bucket::new(POSTS_PER_SECOND, POSTS_AT_ONCE, now),
+            held: VecDeque::new(),
+            held_at: None,
             own_audience: Audience::default(),
             audiences: BTreeMap::new(),
             told_audience: Audience::default(),
@@ -238,20 +248,31 @@ impl RoomState {
     }
 
     /// Sends a data message to all shards, in the order of the home. It may come twice
-    /// if the home dies while it is under way.
+    /// if the home dies while it is under way. Messages that come faster than they may
+    /// be sent wait for their turn.
     ///
     /// # Errors
-    /// [`StateError::TooLong`], [`StateError::Full`], [`StateError::TooFast`].
+    /// [`StateError::TooLong`]; [`StateError::TooFast`] if too many wait.
     pub fn post(&mut self, now: Instant, post: Post) -> Result<(), StateError> {
         if !post.is_sound() {
             return Err(StateError::TooLong);
         }
-        self.check_room()?;
-        if !self.bucket.take(now) {
+        if self.held.len() >= HELD_MAX {
             return Err(StateError::TooFast);
         }
-        self.ask(Operation::Post(post));
+        self.held.push_back(post);
+        self.pass_held(now);
         Ok(())
+    }
+
+    /// Sends the reliable messages whose turn has come, in their order.
+    fn pass_held(&mut self, now: Instant) {
+        while !self.held.is_empty() && self.check_room().is_ok() && self.bucket.take(now) {
+            if let Some(post) = self.held.pop_front() {
+                self.ask(Operation::Post(post));
+            }
+        }
+        self.held_at = (!self.held.is_empty()).then(|| now + HELD_PAUSE);
     }
 
     /// Sends a data message to all shards on the shortest way, at most once. This shard
@@ -426,6 +447,9 @@ impl RoomState {
             self.tally_at = now + self.timing.tally;
             self.pass_tallies();
         }
+        if self.held_at.is_some_and(|at| now >= at) {
+            self.pass_held(now);
+        }
         if now >= self.broadcast_at {
             self.broadcast_at = now + self.timing.broadcast;
             self.pass_audience();
@@ -435,7 +459,8 @@ impl RoomState {
     /// When something is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
-        self.alive_at.min(self.tally_at).min(self.broadcast_at)
+        let regular = self.alive_at.min(self.tally_at).min(self.broadcast_at);
+        self.held_at.map_or(regular, |held| held.min(regular))
     }
 
     /// The next thing to do.

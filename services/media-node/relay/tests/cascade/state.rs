@@ -101,6 +101,21 @@ fn ordered_messages_come_once_and_in_one_order_everywhere() {
 }
 
 #[test]
+fn a_file_sent_at_once_waits_for_its_turn_and_loses_nothing() {
+    let mut cluster = tree();
+    let pieces: Vec<String> = (0..1_300).map(|index| format!("piece {index}")).collect();
+    for piece in &pieces {
+        post(&mut cluster, "d", piece, true).unwrap();
+    }
+    let refused = (0..1_000).filter(|_| post(&mut cluster, "d", "x", true).is_err()).count();
+    assert!(refused >= 800, "{refused}: what waits is bounded");
+    cluster.pass(6_000);
+    for shard in ["a", "b", "c"] {
+        assert_eq!(texts(&cluster, shard)[..pieces.len()], pieces, "on {shard}");
+    }
+}
+
+#[test]
 fn floods_reach_everybody_else_once_and_are_limited() {
     let mut cluster = tree();
     post(&mut cluster, "c", "hey", false).unwrap();
