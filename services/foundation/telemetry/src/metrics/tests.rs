@@ -14,6 +14,7 @@ const COUNTED: [&str; 16] = [
     "headwater_cluster_nodes",
     "headwater_cluster_participants",
     "headwater_cluster_rooms",
+    "headwater_relay_links",
     "headwater_elected",
     "headwater_node_state",
     "headwater_participants",
