@@ -8,7 +8,7 @@ use opentelemetry::metrics::MeterProvider as _;
 use super::*;
 
 /// Gauges that count things have no unit: what they count is their name.
-const COUNTED: [&str; 16] = [
+const COUNTED: [&str; 17] = [
     "headwater_agent_streams",
     "headwater_build_info",
     "headwater_cluster_nodes",
