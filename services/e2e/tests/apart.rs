@@ -47,6 +47,8 @@ fn rtc_nodes_own_suite_passes_with_every_participant_on_another_node() {
         })
         .sum();
     println!("{relayed} packets came over links between nodes");
-    assert!(relayed > 1_000.0, "{relayed}");
+    // The suite listens to some tones for a second each, which are 50 packets: without links
+    // none of them would arrive.
+    assert!(relayed > 200.0, "{relayed}");
     assert_eq!(cluster.complaints(), Vec::<String>::new());
 }
