@@ -20,14 +20,16 @@ pub(crate) struct Audience {
     here: u32,
     /// As the other shards were last told. None if they never were.
     told: Option<u32>,
-    /// Of the other shards, as last heard: it lags behind for moments.
-    elsewhere: u32,
+    /// Of all shards together, as last heard: it lags behind for moments. Where as many
+    /// come as go the sum stays and nothing is heard, so that the part of the others is
+    /// reckoned when it is asked for.
+    everywhere: u32,
 }
 
 impl Audience {
     /// Of the other shards.
     pub(crate) const fn elsewhere(&self) -> u32 {
-        self.elsewhere
+        self.everywhere.saturating_sub(self.here)
     }
 
     /// One of this shard came.
@@ -86,13 +88,12 @@ impl Room {
     /// The room is carried by this shard alone, or with others from now on.
     pub(crate) const fn forget_audience_elsewhere(&mut self) {
         self.audience.told = None;
-        self.audience.elsewhere = 0;
+        self.audience.everywhere = 0;
     }
 
     /// The audience of all shards together changed.
     pub(crate) fn audience_counted(&mut self, participants: u64) {
-        let participants = u32::try_from(participants).unwrap_or(u32::MAX);
-        self.audience.elsewhere = participants.saturating_sub(self.audience.here);
+        self.audience.everywhere = u32::try_from(participants).unwrap_or(u32::MAX);
         self.note_counts_changed();
     }
 

@@ -129,13 +129,15 @@ impl Room {
         core.timers.arm(core.now + core.config.timers.join, Timer::Join(self.place(key)));
         self.empty_since = None;
         self.ever_joined = true;
+        if unlisted {
+            self.audience.enter();
+        }
         self.note_counts_told();
         core.tell(session, Event::Joined(Box::new(self.welcome(key, Vec::new()))));
         if is_shown {
             self.announce(core, key);
         }
         if unlisted {
-            self.audience.enter();
             self.note_counts_changed();
             self.claim(core, key);
         }

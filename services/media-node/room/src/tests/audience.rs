@@ -32,6 +32,14 @@ fn shown(events: &[Event]) -> Vec<&str> {
     views.flatten().map(|view| view.identity.as_str()).collect()
 }
 
+/// The number of people last told.
+fn counted(events: &[Event]) -> Option<u32> {
+    events.iter().rev().find_map(|event| match event {
+        Event::RoomChanged(room) => Some(room.participant_count),
+        _ => None,
+    })
+}
+
 fn joined(world: &World, session: SessionKey) -> &Joined {
     match &world.sessions[&session].events[0] {
         Event::Joined(joined) => joined,
@@ -136,8 +144,26 @@ fn other_shards_are_told_of_the_audience_by_number() {
     remote(&mut world, RemoteEvent::Audience { participants: 1_002 });
     world.pass(Duration::from_secs(6));
     let late = world.join(viewer("late"));
-    assert_eq!(joined(&world, late).room.participant_count, 1_005);
+    assert_eq!(joined(&world, late).room.participant_count, 1_004, "not yet in the sum");
+    remote(&mut world, RemoteEvent::Audience { participants: 1_003 });
+    world.pass(Duration::from_secs(6));
+    assert_eq!(counted(&world.take(late)), Some(1_005));
     assert_eq!(world.report().participant_count, 5, "a shard reports its own");
+}
+
+#[test]
+fn one_who_leaves_as_another_comes_elsewhere_is_counted_right() {
+    let mut world = world();
+    wide(&mut world);
+    let viewers = fill(&mut world, 2);
+    remote(&mut world, RemoteEvent::Audience { participants: 10 });
+    world.pass(Duration::from_secs(6));
+    assert_eq!(counted(&world.take(viewers[0])), Some(12));
+    // The sum is the same as before, and therefore not told again.
+    world.command(viewers[3], Command::Leave { reason: CloseReason::ClientLeft });
+    world.pass(Duration::from_secs(6));
+    let late = world.join(join_request("late", TransportMode::Single));
+    assert_eq!(joined(&world, late).room.participant_count, 13);
 }
 
 #[test]
